@@ -1,0 +1,47 @@
+"""Weights in the order in which kernels read them."""
+
+from __future__ import annotations
+
+import numpy as np
+import xxhash
+
+from inception_engine.compiler.plan import ALIGNMENT, PANEL
+
+
+def panels(weight: np.ndarray) -> np.ndarray:
+    """(columns, kh, kw, channels) -> (columns / 16 rounded up, kh, kw, channels, 16), float32; zeros fill up.
+
+    A kernel that computes 16 columns reads one such panel from its beginning to its end.
+    """
+    columns, kh, kw, channels = weight.shape
+    padded = np.zeros((-(-columns // PANEL) * PANEL, kh, kw, channels), np.float32)
+    padded[:columns] = weight
+    return np.ascontiguousarray(padded.reshape(-1, PANEL, kh, kw, channels).transpose(0, 2, 3, 4, 1))
+
+
+def padded_bias(bias: np.ndarray) -> np.ndarray:
+    """Bias with zeros up to a whole panel, float32."""
+    return np.pad(bias.astype(np.float32), (0, -len(bias) % PANEL))
+
+
+class WeightStore:
+    """The weights section while it grows. Equal arrays are stored once, whichever program they are for."""
+
+    def __init__(self) -> None:
+        self._chunks: list[np.ndarray] = []
+        self._offsets: dict[tuple[int, bytes], int] = {}
+        self._end = 0
+
+    def add(self, array: np.ndarray) -> int:
+        """The offset, in bytes, at which ``array`` stands in the section."""
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        key = (data.nbytes, xxhash.xxh3_128_digest(data.data))
+        if key not in self._offsets:
+            self._offsets[key] = self._end
+            self._chunks += [data, np.zeros(-data.nbytes % ALIGNMENT, np.uint8)]
+            self._end += data.nbytes + len(self._chunks[-1])
+        return self._offsets[key]
+
+    def section(self) -> np.ndarray:
+        """All of it, uint8."""
+        return np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.uint8)

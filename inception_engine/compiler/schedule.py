@@ -1,0 +1,189 @@
+"""Ops -> tasks: tiles, their order, the counters that they wait for, and memory that may be reused.
+
+A counter stands for a band: one row of tiles of a buffer. Every task that writes the band signals it, whichever
+branch it belongs to, so that a reader waits for a band once and not once per branch. A task waits for the bands
+that hold the rows it reads. When it writes memory that another buffer used before, all that touched that
+buffer must be done as well; one JOIN task, which only waits, says so for all tasks of a step.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from inception_engine.compiler.arena import Lifetime, place
+from inception_engine.compiler.lower import Buffer, Lowered, Op
+from inception_engine.compiler.plan import NONE
+from inception_engine.compiler.targets import Target
+
+
+@dataclass(eq=False)
+class Task:
+    """A tile of ``op``, or a JOIN when ``op`` is None. ``waits``: counters. ``signal``: a counter, or NONE."""
+
+    op: Op | None
+    row: int = 0
+    column: int = 0
+    waits: tuple[int, ...] = ()
+    signal: int = NONE
+
+
+@dataclass(eq=False)
+class Schedule:
+    tasks: list[Task] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)  # how many tasks signal each counter
+    offsets: dict[Buffer, int] = field(default_factory=dict)
+    arena_bytes: int = 0
+
+
+def schedule(lowered: Lowered, target: Target, *, batch: int, element: int, reuse: bool) -> Schedule:
+    """Cut the ops into tiles, order them, place the buffers. ``element``: bytes of an activation."""
+    return _Scheduler(lowered, target, batch, element).run(reuse)
+
+
+class _Scheduler:
+    def __init__(self, lowered: Lowered, target: Target, batch: int, element: int) -> None:
+        self.lowered = lowered
+        self.batch = batch
+        self.element = element
+        self.result = Schedule()
+        self.tile_rows = {b: target.tile_rows(b.height, b.width, batch) for b in lowered.buffers}
+        for op in lowered.ops:
+            buffer = op.target.buffer
+            rows = batch * buffer.rows
+            op.tile = target.tile(op.kind, op.target.padded, min(self.tile_rows[buffer], rows), rows)
+        self.steps = _steps(lowered.ops)
+        self.delay = target.delay
+        self.readers: dict[Buffer, list[Op]] = defaultdict(list)
+        self.writers: dict[Buffer, list[Op]] = defaultdict(list)
+        for op in lowered.ops:
+            self.writers[op.target.buffer].append(op)
+            if op.source is not None:
+                self.readers[op.source.buffer].append(op)
+        self.counters: dict[Buffer, range] = {}  # one per band
+        for buffer in lowered.buffers:
+            bands = -(-batch * buffer.rows // self.tile_rows[buffer])
+            begin = len(self.result.signals)
+            self.counters[buffer] = range(begin, begin + bands)
+            self.result.signals += [0] * bands
+
+    def run(self, reuse: bool) -> Schedule:
+        earlier = self._place_buffers(reuse)
+        joined: set[Op] = set()
+        for step in self.steps:
+            due = {op for writer in step for op in earlier[writer.target.buffer]} - joined
+            if due:
+                self._join(due)
+                joined |= due
+            # A task that reuses memory waits for the newest JOIN, and each JOIN waits for the one before it.
+            join = (self.last_join,) if any(earlier[op.target.buffer] for op in step) else ()
+            for op, row, column in _interleaved(step, self.batch):
+                waits = (
+                    (*join, *self._bands_read(op, row))
+                    if earlier[op.target.buffer]
+                    else self._bands_read(op, row)
+                )
+                band = self.counters[op.target.buffer][row // op.tile[0]]
+                self.result.tasks.append(Task(op, row, column, waits, band))
+                self.result.signals[band] += 1
+        return self.result
+
+    last_join = NONE
+
+    def _join(self, due: set[Op]) -> None:
+        """A task that waits until all of ``due`` are done, and for the JOIN before it."""
+        waits = [] if self.last_join == NONE else [self.last_join]
+        buffers = dict.fromkeys(op.target.buffer for op in self.lowered.ops if op in due)
+        for buffer in buffers:
+            waits += self.counters[buffer]
+        self.last_join = len(self.result.signals)
+        self.result.signals.append(1)
+        self.result.tasks.append(Task(None, waits=tuple(waits), signal=self.last_join))
+
+    def _bands_read(self, op: Op, row: int) -> tuple[int, ...]:
+        """Counters of the bands that hold the input rows of the tile whose first row is ``row``."""
+        if op.source is None:
+            return ()
+        out_h, out_w = op.out_size
+        in_h, in_w = op.in_size
+        last = min(row + op.tile[0], self.batch * out_h * out_w) - 1
+        first_line = _line(row, out_h, out_w, in_h, op.stride[0], -op.pads[0])
+        last_line = _line(last, out_h, out_w, in_h, op.stride[0], op.kernel[0] - 1 - op.pads[0])
+        tile = self.tile_rows[op.source.buffer]
+        bands = self.counters[op.source.buffer]
+        return tuple(bands[first_line * in_w // tile : ((last_line + 1) * in_w - 1) // tile + 1])
+
+    def _place_buffers(self, reuse: bool) -> dict[Buffer, list[Op]]:
+        """Offsets for all buffers. Returns, per buffer, the ops that used its memory before it."""
+        step_of = {op: i for i, step in enumerate(self.steps) for op in step}
+        kept = {view.buffer for view in self.lowered.outputs.values()}
+        buffers = self.lowered.buffers
+        lifetimes = []
+        for buffer in buffers:
+            # A reader's signals are those of the buffer that it writes, so it counts as done with that buffer.
+            done = [step_of[w] for op in self.readers[buffer] for w in self.writers[op.target.buffer]]
+            last = max(done + [step_of[op] for op in self.writers[buffer]]) + self.delay
+            if buffer in kept or not reuse:
+                last = len(self.steps)
+            first = min(step_of[op] for op in self.writers[buffer]) if reuse else 0
+            lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * self.element))
+        offsets, self.result.arena_bytes = place(lifetimes)
+        self.result.offsets = dict(zip(buffers, offsets, strict=True))
+        earlier: dict[Buffer, list[Op]] = {buffer: [] for buffer in buffers}
+        for i, mine in enumerate(buffers):
+            for j, other in enumerate(buffers):
+                meets = (
+                    offsets[i] < offsets[j] + lifetimes[j].size
+                    and offsets[j] < offsets[i] + lifetimes[i].size
+                )
+                if meets and lifetimes[j].last < lifetimes[i].first:
+                    earlier[mine] += [*self.writers[other], *self.readers[other]]
+        return earlier
+
+
+def _line(row: int, out_h: int, out_w: int, in_h: int, stride: int, reach: int) -> int:
+    """The input line, counted over the batch, that is ``reach`` lines off the window origin of an output row."""
+    image, y = divmod(row // out_w, out_h)
+    return image * in_h + min(max(y * stride + reach, 0), in_h - 1)
+
+
+def _steps(ops: list[Op]) -> list[list[Op]]:
+    """Groups of ops, in order, whose tiles may be mixed: no op of a group reads what the group writes.
+
+    The ops of a module are sorted by depth; within a depth, what others in the module wait for goes first and the
+    rest fills the time (the 1x1 branch between the reduces and the 3x3).
+    """
+    modules: list[list[Op]] = []
+    for op in ops:
+        if op.module and modules and modules[-1][0].module == op.module:
+            modules[-1].append(op)
+        else:
+            modules.append([op])
+    steps: list[list[Op]] = []
+    for module in modules:
+        depth: dict[Op, int] = {}
+        awaited: set[Op] = set()
+        for op in module:
+            feeds = [other for other in depth if op.source and _reads(op, other)]
+            awaited.update(feeds)
+            depth[op] = 1 + max((depth[other] for other in feeds), default=-1)
+        for level in range(max(depth.values()) + 1):
+            same = [op for op in module if depth[op] == level]
+            groups = [[op for op in same if op in awaited], [op for op in same if op not in awaited]]
+            steps += [group for group in groups if group]
+    return steps
+
+
+def _reads(op: Op, other: Op) -> bool:
+    return op.source is not None and op.source.buffer is other.target.buffer
+
+
+def _interleaved(step: list[Op], batch: int) -> list[tuple[Op, int, int]]:
+    """(op, first row, first column) of every tile of a step, from the top of the images to the bottom."""
+    tiles = [
+        (op, row, column)
+        for op in step
+        for row in range(0, batch * op.target.buffer.rows, op.tile[0])
+        for column in range(0, op.target.padded, op.tile[1])
+    ]
+    return sorted(tiles, key=lambda tile: tile[1] / (batch * tile[0].target.buffer.rows))

@@ -1,0 +1,64 @@
+"""Targets: what the compiler knows of a machine. Nothing else in the compiler does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inception_engine.compiler.plan import PANEL, LaunchMode, OpKind, TargetKind
+from inception_engine.network import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """``tile_pixels``: rows that a tile aims at. ``tasks_per_op``: below it an op is cut by columns too.
+
+    ``delay``: how many steps of the schedule a buffer's memory rests after its last use before it is
+    reused, so that waiting for its last readers costs nothing.
+    """
+
+    name: str
+    kind: TargetKind
+    dtypes: tuple[str, ...]
+    channel_align: int
+    fold_up_to: int
+    tile_pixels: int
+    tasks_per_op: int
+    tile_columns: int
+    launch: LaunchMode
+    delay: int
+
+    def tile_rows(self, height: int, width: int, batch: int) -> int:
+        """Rows of a tile of any op that writes a buffer of this size: whole lines, whole images when small."""
+        image = height * width
+        if image <= self.tile_pixels:
+            return image * min(batch, max(1, self.tile_pixels // image))
+        return width * max(1, self.tile_pixels // width)
+
+    def tile(self, kind: OpKind, columns: int, tile_rows: int, rows: int) -> Pair:
+        """(rows, columns) of an op's tiles. ``rows``: of the whole output at the maximum batch."""
+        if kind in (OpKind.LRN, OpKind.SOFTMAX, OpKind.INPUT):
+            return tile_rows, columns
+        bands = -(-rows // tile_rows)
+        parts = min(-(-self.tasks_per_op // bands), -(-columns // self.tile_columns))
+        # Whole panels, and a last tile that is nearly full: 208 columns are 80, 80, 48 rather than 64, 64, 64, 16.
+        panels = -(-columns // PANEL)
+        wanted = -(-panels // parts)
+        near = range(max(wanted - 1, 1), wanted + 2)
+        return tile_rows, PANEL * min(near, key=lambda count: (-panels % count, abs(count - wanted)))
+
+
+# Rows and columns measured on two AVX-512 cores; see benchmarks/README.md.
+CPU = Target(
+    name="cpu",
+    kind=TargetKind.CPU,
+    dtypes=("fp32",),
+    channel_align=1,
+    fold_up_to=64,
+    tile_pixels=224,
+    tasks_per_op=8,
+    tile_columns=64,
+    launch=LaunchMode.NETWORK,
+    delay=1,
+)
+
+TARGETS = {target.name: target for target in (CPU,)}
