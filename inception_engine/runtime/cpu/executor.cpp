@@ -1,0 +1,396 @@
+#include "executor.h"
+
+#include <immintrin.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <climits>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#include "kernels.h"
+
+namespace ie::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kSpins = 500;                           // pauses before a wait sleeps: some 20 to 40 us
+constexpr auto kNap = std::chrono::milliseconds(50);  // a sleeper looks after the abort flag this often
+constexpr size_t kHugePage = size_t(2) << 20;
+
+// A number that only grows, and those who wait for it: on its own cache line, for workers poll it. The sleep is
+// a futex on the number itself: the kernel refuses it if the number has changed, so no wake-up is lost.
+struct alignas(64) Counter {
+  std::atomic<uint32_t> value{0};
+  std::atomic<uint32_t> sleepers{0};
+
+  // Sequentially consistent, both here and in sleep(): either the signaller sees the sleeper or the sleeper
+  // sees the new value.
+  void add(uint32_t n) {
+    value.fetch_add(n);
+    if (sleepers.load() != 0) syscall(SYS_futex, &value, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+  }
+  bool reached(uint32_t target) const {
+    return static_cast<int32_t>(value.load(std::memory_order_acquire) - target) >= 0;
+  }
+  void sleep(uint32_t target, std::chrono::nanoseconds at_most) {
+    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(at_most);
+    const timespec limit = {seconds.count(), (at_most - seconds).count()};
+    sleepers.fetch_add(1);
+    const uint32_t seen = value.load();
+    if (static_cast<int32_t>(seen - target) < 0) {
+      syscall(SYS_futex, &value, FUTEX_WAIT_PRIVATE, seen, &limit, nullptr, 0);
+    }
+    sleepers.fetch_sub(1);
+  }
+};
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+using Memory = std::unique_ptr<std::byte, Free>;
+
+// Zeroed, so that no page is touched for the first time in a run. Huge pages where the system gives them.
+Memory allocate(size_t bytes) {
+  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  bytes = (bytes + alignment - 1) / alignment * alignment;
+  Memory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, std::max(bytes, alignment))));
+  if (memory == nullptr) throw std::bad_alloc();
+  if (alignment == kHugePage) madvise(memory.get(), bytes, MADV_HUGEPAGE);  // advice: failure does no harm
+  std::memset(memory.get(), 0, bytes);
+  return memory;
+}
+
+// A program with its addresses.
+struct BoundProgram {
+  const Program* program;
+  std::vector<OpView> ops;
+};
+
+BoundProgram bind(const Program& program, std::byte* arena, const std::byte* weights) {
+  BoundProgram bound{&program, {}};
+  for (const OpRecord& op : program.ops) {
+    OpView view{};
+    view.record = &op;
+    const auto element = [&](uint32_t buffer, uint32_t channel) {
+      return reinterpret_cast<float*>(arena + program.buffers[buffer].offset) + channel;
+    };
+    if (op.kind != uint32_t(OpKind::kInput)) {
+      view.in = element(op.in_buffer, op.in_channel);
+      view.in_pitch = program.buffers[op.in_buffer].pitch;
+    }
+    view.out = element(op.out_buffer, op.out_channel);
+    view.out_pitch = program.buffers[op.out_buffer].pitch;
+    view.weights = reinterpret_cast<const float*>(weights + op.weight_offset);
+    view.bias = reinterpret_cast<const float*>(weights + op.bias_offset);
+    bound.ops.push_back(view);
+  }
+  return bound;
+}
+
+const Kernels& kernels_of(ie_isa isa) {
+  return isa == IE_ISA_AVX512 ? kAvx512Kernels : isa == IE_ISA_AVX2 ? kAvx2Kernels : kPortableKernels;
+}
+
+uint32_t processors() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? uint32_t(CPU_COUNT(&set)) : 1;
+}
+
+}  // namespace
+
+ie_isa best_isa() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+    return IE_ISA_AVX512;
+  }
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? IE_ISA_AVX2 : IE_ISA_PORTABLE;
+}
+
+// Threads and memory. Worker 0 is the thread that calls run().
+class Executor::Machine {
+ public:
+  Machine(const std::vector<const Program*>& programs, const std::byte* weights, const Settings& settings);
+  ~Machine();
+  ie_status run(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
+                char* message);
+
+ private:
+  void make_scratch(const std::vector<const Program*>& programs, uint32_t threads);
+  void stop();
+  void serve(uint32_t worker);
+  bool enter();
+  void leave();
+  void walk(uint32_t worker);
+  bool wait(Counter& counter, uint32_t target, bool bounded);
+  void compute(const TaskRecord& task, const Scratch& scratch) const;
+  void look_ahead(uint32_t task, Scratch& scratch) const;
+  void copy_output(const ie_output& output) const;
+
+  const Kernels& kernels_;
+  const Settings settings_;
+  const int spins_;
+  Memory arena_, scratch_memory_;
+  size_t arena_bytes_ = 0;
+  std::vector<BoundProgram> programs_;
+  std::vector<Scratch> scratch_;  // one per worker
+
+  // Of the current run; written before the gate opens.
+  const BoundProgram* current_ = nullptr;
+  ie_input input_{};
+
+  // The program's counters, then a ticket and a count of finished tasks for each launch. They are cleared
+  // by run() while no worker is inside: 64 bytes each, some 10 us in a run of milliseconds, and no second bank.
+  std::vector<Counter> counters_;
+  std::atomic<bool> aborted_{false};  // sticky: a wait passed its bound
+  std::atomic<bool> stopping_{false};
+
+  // A run is open to workers while kOpen is set in the gate; its other bits count the workers inside. So a run
+  // does not end before every worker inside has left, and does not wait for one that never woke up.
+  static constexpr uint32_t kOpen = 0x80000000u;
+  Counter runs_;  // started so far; idle workers wait for the next
+  alignas(64) std::atomic<uint32_t> gate_{0};
+  std::vector<std::thread> threads_;
+};
+
+Executor::Machine::Machine(const std::vector<const Program*>& programs, const std::byte* weights,
+                           const Settings& settings)
+    : kernels_(kernels_of(settings.isa)),
+      settings_(settings),
+      spins_(settings.threads <= processors() ? kSpins : 1) {
+  size_t counters = 0;
+  for (const Program* program : programs) {
+    const ProgramHeader& header = program->header;
+    arena_bytes_ = std::max<size_t>(arena_bytes_, header.arena_bytes);
+    counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
+  }
+  arena_ = allocate(arena_bytes_);
+  counters_ = std::vector<Counter>(counters);
+  for (const Program* program : programs) programs_.push_back(bind(*program, arena_.get(), weights));
+  make_scratch(programs, settings.threads);
+  threads_.reserve(settings.threads - 1);
+  try {
+    for (uint32_t i = 1; i < settings.threads; ++i) threads_.emplace_back(&Machine::serve, this, i);
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
+
+Executor::Machine::~Machine() { stop(); }
+
+void Executor::Machine::stop() {
+  stopping_ = true;
+  runs_.add(1);
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Executor::Machine::make_scratch(const std::vector<const Program*>& programs, uint32_t threads) {
+  size_t table = kMinTable, line = 0, zeros = 0;
+  for (const Program* program : programs) {
+    for (const OpRecord& op : program->ops) {
+      if (op.kind == uint32_t(OpKind::kConv)) {
+        table = std::max(table, kMaxBlockRows * op.kernel_h * op.kernel_w);
+        zeros = std::max<size_t>(zeros, op.in_channels);
+      } else if (op.kind == uint32_t(OpKind::kLrn)) {
+        line = std::max(line, size_t(op.in_channels) + op.lrn_size + 2 * kPanel);
+      } else {
+        line = std::max(line, size_t(op.in_w) * kPoolColumns);
+      }
+    }
+  }
+  const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
+  const size_t inside = pad(kTableRows * sizeof(uint64_t));
+  const size_t each = pad(table * sizeof(float*)) + inside + pad(line * sizeof(float));
+  const size_t zero_bytes = pad(zeros * sizeof(float));
+  scratch_memory_ = allocate(zero_bytes + threads * each);
+  std::byte* next = scratch_memory_.get();
+  const auto take = [&next](auto*& pointer, size_t bytes) {
+    pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(next);
+    next += bytes;
+  };
+  Scratch scratch{};
+  take(scratch.zeros, zero_bytes);
+  scratch.table_entries = table;
+  scratch.input = &input_;
+  for (uint32_t worker = 0; worker < threads; ++worker) {
+    take(scratch.table, pad(table * sizeof(float*)));
+    take(scratch.inside, inside);
+    take(scratch.line, pad(line * sizeof(float)));
+    scratch_.push_back(scratch);
+  }
+}
+
+// Spins a little, then sleeps. False when the run was aborted, or `bounded` and the bound has passed.
+bool Executor::Machine::wait(Counter& counter, uint32_t target, bool bounded) {
+  for (int i = 0; i < spins_; ++i) {
+    if (counter.reached(target)) return true;
+    _mm_pause();
+  }
+  const Clock::time_point start = Clock::now();
+  const std::chrono::milliseconds bound(settings_.timeout_ms);
+  while (!counter.reached(target)) {
+    if (bounded) {
+      if (aborted_) return false;
+      if (Clock::now() - start >= bound) {
+        aborted_ = true;
+        return false;
+      }
+    }
+    counter.sleep(target, bounded ? std::min<std::chrono::nanoseconds>(bound, kNap) : std::chrono::hours(1));
+  }
+  return true;
+}
+
+// The task that this worker takes next is most often as many further on as there are workers. Its weights come from
+// L3 or memory at a fraction of the rate at which the first rows of its tile would consume them.
+void Executor::Machine::look_ahead(uint32_t task, Scratch& scratch) const {
+  const std::vector<TaskRecord>& tasks = current_->program->tasks;
+  scratch.ahead_lines = 0;
+  const size_t next = task + scratch_.size();
+  if (next >= tasks.size() || tasks[next].op == kNone) return;
+  const TaskRecord &here = tasks[task], &there = tasks[next];
+  const OpView& view = current_->ops[there.op];
+  const OpRecord& op = *view.record;
+  if (op.kind != uint32_t(OpKind::kConv) || (there.op == here.op && there.column == here.column)) return;
+  const size_t panel_lines = size_t(op.kernel_h) * op.kernel_w * op.in_channels;
+  const uint32_t columns = std::min(op.tile_columns, op.out_padded - there.column);
+  scratch.ahead = view.weights + there.column * panel_lines;
+  scratch.ahead_lines = (columns + kPanel - 1) / kPanel * panel_lines;
+}
+
+void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) const {
+  const OpView& view = current_->ops[task.op];
+  const OpRecord& op = *view.record;
+  const uint64_t rows = uint64_t(input_.batch) * op.out_h * op.out_w;
+  if (task.row >= rows) return;  // of an image that this batch does not have
+  const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
+                     std::min(op.tile_columns, op.out_padded - task.column)};
+  kernels_.by_kind[op.kind](view, tile, scratch);
+}
+
+// Takes tasks by ticket until the program is done. The lowest unfinished task is always held by a worker and
+// waits for lower ones only, so any number of workers makes progress.
+void Executor::Machine::walk(uint32_t worker) {
+  const Program& program = *current_->program;
+  Counter* ticket = counters_.data() + program.header.counter_count;
+  for (const LaunchRecord& launch : program.launches) {
+    uint32_t finished = 0, next;
+    while ((next = ticket[0].value.fetch_add(1, std::memory_order_relaxed)) < launch.task_count) {
+      const TaskRecord& task = program.tasks[launch.first_task + next];
+      for (uint32_t i = 0; i < task.wait_count; ++i) {
+        const WaitRecord& wait_for = program.waits[task.wait_begin + i];
+        if (!wait(counters_[wait_for.counter], wait_for.target, true)) return;
+      }
+      if (aborted_.load(std::memory_order_relaxed)) return;
+      if (task.op != kNone) {
+        look_ahead(launch.first_task + next, scratch_[worker]);
+        compute(task, scratch_[worker]);
+      }
+      if (task.signal != kNone) counters_[task.signal].add(1);
+      ++finished;
+    }
+    if (finished != 0) ticket[1].add(finished);
+    if (!wait(ticket[1], launch.task_count, true)) return;
+    ticket += 2;
+  }
+}
+
+bool Executor::Machine::enter() {
+  uint32_t gate = gate_.load();
+  while (gate & kOpen) {
+    if (gate_.compare_exchange_weak(gate, gate + 1)) return true;
+  }
+  return false;
+}
+
+void Executor::Machine::leave() {
+  if (gate_.fetch_sub(1) == 1) syscall(SYS_futex, &gate_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+void Executor::Machine::serve(uint32_t worker) {
+  for (uint32_t seen = 0;;) {
+    wait(runs_, seen + 1, false);
+    if (stopping_) return;
+    seen = runs_.value.load();
+    if (enter()) {
+      walk(worker);
+      leave();
+    }
+  }
+}
+
+void Executor::Machine::copy_output(const ie_output& output) const {
+  const OutputRecord& record = current_->program->outputs[output.index];
+  const BufferRecord& buffer = current_->program->buffers[record.buffer];
+  const float* in = reinterpret_cast<const float*>(arena_.get() + buffer.offset) + record.channel;
+  float* out = output.data;
+  for (uint32_t image = 0; image < input_.batch; ++image, in += size_t(buffer.rows) * buffer.pitch) {
+    for (uint32_t channel = 0; channel < record.channels; ++channel) {
+      for (uint32_t row = 0; row < buffer.rows; ++row) *out++ = in[size_t(row) * buffer.pitch + channel];
+    }
+  }
+}
+
+ie_status Executor::Machine::run(uint32_t program, const ie_input& input, const ie_output* outputs,
+                                 uint32_t count, char* message) {
+  if (!aborted_) {
+    current_ = &programs_[program];
+    input_ = input;
+    if (settings_.poison) std::memset(arena_.get(), 0xFF, arena_bytes_);  // every float a NaN
+    for (Counter& counter : counters_) counter.value.store(0, std::memory_order_relaxed);
+    if (!threads_.empty()) {
+      gate_.store(kOpen);
+      runs_.add(1);
+    }
+    walk(0);
+    for (uint32_t inside = gate_.fetch_and(~kOpen) & ~kOpen; inside != 0; inside = gate_.load()) {
+      for (int i = 0; i < spins_ && gate_.load() != 0; ++i) _mm_pause();
+      if (gate_.load() == inside) syscall(SYS_futex, &gate_, FUTEX_WAIT_PRIVATE, inside, nullptr, nullptr, 0);
+    }
+  }
+  if (aborted_) {
+    std::snprintf(message, IE_MESSAGE_BYTES,
+                  "a wait inside a run passed its bound of %u ms; the context is spent",
+                  settings_.timeout_ms);
+    return IE_ERROR_TIMEOUT;
+  }
+  for (uint32_t i = 0; i < count; ++i) copy_output(outputs[i]);
+  return IE_OK;
+}
+
+Executor::Executor(std::unique_ptr<Machine> machine) : machine_(std::move(machine)) {}
+
+Executor::~Executor() = default;
+
+ie_status Executor::create(const std::vector<const Program*>& programs, const std::byte* weights,
+                           const Settings& settings, std::unique_ptr<Executor>* out, std::string* error) {
+  try {
+    out->reset(new Executor(std::make_unique<Machine>(programs, weights, settings)));
+    return IE_OK;
+  } catch (const std::system_error&) {
+    *error = "cannot start " + std::to_string(settings.threads) + " threads";
+    return IE_ERROR_THREAD;
+  } catch (const std::exception&) {  // bad_alloc, or length_error from a vector
+    *error = "not enough memory for the activations";
+    return IE_ERROR_MEMORY;
+  }
+}
+
+ie_status Executor::run(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
+                        char* message) {
+  return machine_->run(program, input, outputs, count, message);
+}
+
+}  // namespace ie::cpu

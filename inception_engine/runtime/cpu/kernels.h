@@ -1,0 +1,62 @@
+// The tile kernels: one function per kind of op, built three times (portable C++, AVX2 with FMA, AVX-512).
+//
+// Only plain structures stand here, no inline function: whatever two of those builds shared could end up in
+// the library with instructions that the machine does not have.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../include/inception_engine.h"
+#include "../plan_format.h"
+
+namespace ie::cpu {
+
+// An op with its addresses. Fixed when a context is created.
+struct OpView {
+  const OpRecord* record;
+  const float* in;  // element (row 0, in_channel); null for INPUT
+  float* out;       // element (row 0, out_channel)
+  size_t in_pitch, out_pitch;
+  const float* weights;  // for INPUT: scales, then shifts
+  const float* bias;
+};
+
+// Rows and columns [begin, begin + count) of an op's output; the rows are those that the running batch has.
+struct Tile {
+  uint32_t row, rows;
+  uint32_t column, columns;
+};
+
+constexpr size_t kMaxBlockRows = 16;   // no micro-kernel computes more rows at a time
+constexpr size_t kTableRows = 512;     // rows of a tile whose addresses are known at a time, at most
+constexpr uint32_t kPoolColumns = 64;  // that pools do at a time
+constexpr size_t kMinTable = 4096;     // addresses: 32 KB, which L2 keeps while a tile is computed
+
+// Memory of one worker.
+struct Scratch {
+  // Of a convolution's tile: the address of each row's input pixel, [taps][rows], and a bit per row and tap that
+  // says whether it lies in the image (bit 63 stands for all taps from the 63rd on).
+  const float** table;
+  size_t table_entries;   // at least kMinTable, and kMaxBlockRows * taps of any convolution
+  uint64_t* inside;       // kTableRows
+  float* line;            // LRN: channels + size + 2 * kPanel; pools: in_w * kPoolColumns
+  const float* zeros;     // a pixel outside the image: in_channels of any convolution
+  const ie_input* input;  // of this run
+  // Weights that this worker will probably need for its next task: a convolution fetches them into L2 meanwhile.
+  const float* ahead;
+  size_t ahead_lines;  // of kPanel floats
+};
+
+using Kernel = void (*)(const OpView&, const Tile&, const Scratch&);
+
+// Indexed by OpKind.
+struct Kernels {
+  Kernel by_kind[7];
+};
+
+extern const Kernels kPortableKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+
+}  // namespace ie::cpu

@@ -1,0 +1,62 @@
+// The tile kernels for AVX2 with FMA: a V16 is two registers.
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace ie::cpu {
+namespace {
+
+struct V16 {
+  __m256 a, b;
+
+  // Lanes [0, count) of eight, as a mask.
+  static __m256i mask(int32_t count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static V16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static V16 load(const float* p, int32_t count) {
+    return {_mm256_maskload_ps(p, mask(count)), _mm256_maskload_ps(p + 8, mask(count - 8))};
+  }
+  static V16 broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  void store(float* p) const {
+    _mm256_storeu_ps(p, a);
+    _mm256_storeu_ps(p + 8, b);
+  }
+  void store(float* p, int32_t count) const {
+    _mm256_maskstore_ps(p, mask(count), a);
+    _mm256_maskstore_ps(p + 8, mask(count - 8), b);
+  }
+  V16 first(int32_t count) const {
+    return {_mm256_and_ps(a, _mm256_castsi256_ps(mask(count))),
+            _mm256_and_ps(b, _mm256_castsi256_ps(mask(count - 8)))};
+  }
+  V16 root() const { return {_mm256_sqrt_ps(a), _mm256_sqrt_ps(b)}; }
+  // vmaxps returns its second operand when one is NaN.
+  V16 relu() const { return {_mm256_max_ps(_mm256_setzero_ps(), a), _mm256_max_ps(_mm256_setzero_ps(), b)}; }
+  static __m256 max(__m256 x, __m256 y) {
+    return _mm256_blendv_ps(_mm256_max_ps(x, y), x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  }
+  static V16 max(V16 x, V16 y) { return {max(x.a, y.a), max(x.b, y.b)}; }
+  static V16 multiply_add(V16 x, V16 y, V16 z) {
+    return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+  }
+  V16 operator+(V16 y) const { return {_mm256_add_ps(a, y.a), _mm256_add_ps(b, y.b)}; }
+  V16 operator*(V16 y) const { return {_mm256_mul_ps(a, y.a), _mm256_mul_ps(b, y.b)}; }
+  V16 operator/(V16 y) const { return {_mm256_div_ps(a, y.a), _mm256_div_ps(b, y.b)}; }
+};
+
+// Shape of the micro-kernels: 12 of 16 registers hold sums.
+struct Blocks {
+  static constexpr int rows(int panels) { return panels == 1 ? 6 : 1; }
+  // Panels of the next group when `panels` are left.
+  static constexpr uint32_t group(uint32_t) { return 1; }
+};
+
+}  // namespace
+}  // namespace ie::cpu
+
+#include "tile_kernels.h"
+
+namespace ie::cpu {
+const Kernels kAvx2Kernels = kTileKernels;
+}  // namespace ie::cpu

@@ -1,0 +1,48 @@
+// The tile kernels for AVX-512 (F, BW, DQ, VL): a V16 is one register.
+#include <immintrin.h>
+
+#include <cstdint>
+
+// GCC 12 sees its own _mm512_undefined_ps() as an uninitialised variable (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+namespace ie::cpu {
+namespace {
+
+struct V16 {
+  __m512 r;
+
+  static __mmask16 mask(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+  static V16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static V16 load(const float* p, uint32_t count) { return {_mm512_maskz_loadu_ps(mask(count), p)}; }
+  static V16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
+  void store(float* p) const { _mm512_storeu_ps(p, r); }
+  void store(float* p, uint32_t count) const { _mm512_mask_storeu_ps(p, mask(count), r); }
+  V16 first(uint32_t count) const { return {_mm512_maskz_mov_ps(mask(count), r)}; }
+  V16 root() const { return {_mm512_sqrt_ps(r)}; }
+  // vmaxps returns its second operand when one is NaN.
+  V16 relu() const { return {_mm512_max_ps(_mm512_setzero_ps(), r)}; }
+  static V16 max(V16 a, V16 b) {
+    return {_mm512_mask_mov_ps(_mm512_max_ps(a.r, b.r), _mm512_cmp_ps_mask(a.r, a.r, _CMP_UNORD_Q), a.r)};
+  }
+  static V16 multiply_add(V16 a, V16 b, V16 c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
+  V16 operator+(V16 b) const { return {_mm512_add_ps(r, b.r)}; }
+  V16 operator*(V16 b) const { return {_mm512_mul_ps(r, b.r)}; }
+  V16 operator/(V16 b) const { return {_mm512_div_ps(r, b.r)}; }
+};
+
+// Shape of the micro-kernels: 24 of 32 registers hold sums.
+struct Blocks {
+  static constexpr int rows(int panels) { return panels == 1 ? 12 : panels == 2 ? 10 : panels == 3 ? 8 : 6; }
+  // Panels of the next group when `panels` are left.
+  static constexpr uint32_t group(uint32_t panels) { return panels <= 4 ? panels : panels <= 6 ? 3 : 4; }
+};
+
+}  // namespace
+}  // namespace ie::cpu
+
+#include "tile_kernels.h"
+
+namespace ie::cpu {
+const Kernels kAvx512Kernels = kTileKernels;
+}  // namespace ie::cpu

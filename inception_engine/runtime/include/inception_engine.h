@@ -1,0 +1,182 @@
+/* inception_engine.h: run a compiled Inception network from C.
+ *
+ *   char message[IE_MESSAGE_BYTES];
+ *   ie_engine *engine;
+ *   ie_context *context;
+ *   if (ie_engine_load("googlenet.plan", NULL, &engine, message) != IE_OK) die(message);
+ *   if (ie_context_create(engine, NULL, &context, message) != IE_OK) die(message);
+ *
+ *   float logits[1000];
+ *   ie_input input = {sizeof input, IE_FLOAT32_NCHW, 1, image};
+ *   ie_output output = {sizeof output, 0, logits};
+ *   if (ie_run(context, &input, &output, 1) != IE_OK) die(ie_context_message(context));
+ *
+ *   ie_context_free(context);
+ *   ie_engine_free(engine);
+ *
+ * An engine is a proven plan: immutable, shared by any number of threads. A context is one run at a time: its
+ * threads and its memory. Create one per thread that calls ie_run. An engine lives at least as long as
+ * its contexts: freeing it earlier only gives up the caller's share of it.
+ *
+ * Nothing here prints, aborts or calls exit. Structures that callers fill begin with their own size, so that
+ * a program built against an older header keeps working. A `message` is a buffer of IE_MESSAGE_BYTES
+ * that receives one line of text, or NULL.
+ */
+#ifndef INCEPTION_ENGINE_H
+#define INCEPTION_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define IE_API __attribute__((visibility("default")))
+#else
+#define IE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define IE_ABI_VERSION 1u
+#define IE_MESSAGE_BYTES 512
+
+typedef enum ie_status {
+  IE_OK = 0,
+  /* the caller */
+  IE_ERROR_ARGUMENT = 1,   /* NULL, a wrong struct_size, a value out of range */
+  IE_ERROR_BATCH = 2,      /* the batch is 0 or larger than any program of the plan takes */
+  IE_ERROR_DEVICE = 3,     /* unknown device, or one that this machine does not have */
+  IE_ERROR_NO_PROGRAM = 4, /* the plan holds no program that this machine can run */
+  /* the machine */
+  IE_ERROR_FILE = 10,    /* cannot be opened or read */
+  IE_ERROR_MEMORY = 11,  /* out of memory */
+  IE_ERROR_THREAD = 12,  /* a thread could not be started */
+  IE_ERROR_TIMEOUT = 13, /* a wait passed its bound; the context is spent */
+  /* the plan file */
+  IE_PLAN_TRUNCATED = 20,    /* shorter than it says */
+  IE_PLAN_FOREIGN = 21,      /* not a plan */
+  IE_PLAN_VERSION = 22,      /* made by a newer version */
+  IE_PLAN_HASH = 23,         /* changed since it was written */
+  IE_PLAN_SECTIONS = 24,     /* sections missing, overlapping or outside the file */
+  IE_PLAN_LIMIT = 25,        /* more of something than the runtime accepts */
+  IE_PLAN_TABLES = 26,       /* a program's tables do not fill its section */
+  IE_PLAN_RESERVED = 27,     /* a reserved field is set */
+  IE_PLAN_VALUE = 28,        /* a field has a value that does not exist */
+  IE_PLAN_BUFFER = 29,       /* a buffer is misaligned or leaves the arena */
+  IE_PLAN_GEOMETRY = 30,     /* an op's sizes do not fit each other or its buffers */
+  IE_PLAN_BOUNDS = 31,       /* an op would read or write outside its buffer */
+  IE_PLAN_WEIGHTS = 32,      /* weights misaligned or outside their section */
+  IE_PLAN_ALIGNMENT = 33,    /* a divisibility that the target's kernels assume does not hold */
+  IE_PLAN_TILES = 34,        /* the tasks of an op do not cut its output into its tiles, each once */
+  IE_PLAN_OVERLAP = 35,      /* two ops write the same elements */
+  IE_PLAN_UNWRITTEN = 36,    /* something is read that nothing writes */
+  IE_PLAN_LAUNCH = 37,       /* launches do not cover the tasks in order, or an op lies in two */
+  IE_PLAN_COUNTER = 38,      /* a wait's target is not the number of signals on its counter */
+  IE_PLAN_ORDER = 39,        /* a task waits for itself or for a later task: it might never end */
+  IE_PLAN_MISSING_WAIT = 40, /* a task reads a tile that it does not wait for */
+  IE_PLAN_REUSE = 41,        /* a task writes memory that an unfinished task may still use */
+  IE_PLAN_WORK = 42          /* the program or its proof would take unreasonable work */
+} ie_status;
+
+typedef enum ie_device { IE_DEVICE_AUTO = 0, IE_DEVICE_CPU = 1, IE_DEVICE_CUDA = 2 } ie_device;
+
+/* Instruction sets of the CPU kernels; AUTO takes the best that the machine has. */
+typedef enum ie_isa { IE_ISA_AUTO = 0, IE_ISA_PORTABLE = 1, IE_ISA_AVX2 = 2, IE_ISA_AVX512 = 3 } ie_isa;
+
+typedef enum ie_format {
+  IE_FLOAT32_NCHW = 1, /* (batch, channels, height, width), already normalised */
+  IE_UINT8_NHWC = 2    /* (batch, height, width, channels); the plan's mean and scale are applied */
+} ie_format;
+
+typedef struct ie_engine ie_engine;
+typedef struct ie_context ie_context;
+
+typedef struct ie_engine_options {
+  uint32_t struct_size;
+  uint32_t device; /* ie_device */
+} ie_engine_options;
+
+typedef struct ie_context_options {
+  uint32_t struct_size;
+  uint32_t threads;    /* 0: as many as the process may run on */
+  uint32_t isa;        /* ie_isa */
+  uint32_t poison;     /* 1: fill the arena with NaN before each run (tests) */
+  uint32_t timeout_ms; /* bound on one wait inside a run; 0: 60,000 */
+} ie_context_options;
+
+typedef struct ie_engine_info {
+  uint32_t struct_size;
+  uint32_t device;    /* ie_device that the engine runs on */
+  uint32_t max_batch; /* of the largest program */
+  uint32_t channels, height, width;
+  uint32_t outputs;
+  uint32_t programs;     /* that this engine can run */
+  uint64_t arena_bytes;  /* of the largest program */
+  uint64_t weight_bytes; /* of all programs in the plan */
+} ie_engine_info;
+
+/* Output 0 of a classifier is "logits". Shape (batch, channels, height, width), float32. */
+typedef struct ie_output_info {
+  uint32_t struct_size;
+  uint32_t channels, height, width;
+  const char* name; /* lives as long as the engine */
+} ie_output_info;
+
+typedef struct ie_input {
+  uint32_t struct_size;
+  uint32_t format; /* ie_format */
+  uint32_t batch;
+  const void* data; /* contiguous; read during ie_run only */
+} ie_input;
+
+typedef struct ie_output {
+  uint32_t struct_size;
+  uint32_t index; /* of ie_engine_output */
+  float* data;    /* room for batch * channels * height * width */
+} ie_output;
+
+/* "1.2.3"; and IE_ABI_VERSION of the library. */
+IE_API const char* ie_version(void);
+IE_API uint32_t ie_abi_version(void);
+
+/* "IE_PLAN_HASH" for IE_PLAN_HASH; never NULL. */
+IE_API const char* ie_status_name(ie_status status);
+
+/* Best instruction set of this machine (ie_isa). */
+IE_API uint32_t ie_cpu_isa(void);
+
+/* Reads and proves a plan. `options` may be NULL. On failure *engine is NULL. */
+IE_API ie_status ie_engine_load(const char* path, const ie_engine_options* options, ie_engine** engine,
+                                char* message);
+/* The same from memory, which is copied. */
+IE_API ie_status ie_engine_load_memory(const void* data, size_t bytes, const ie_engine_options* options,
+                                       ie_engine** engine, char* message);
+/* Proves every program of a plan, whatever machine it is for, and keeps nothing. */
+IE_API ie_status ie_plan_check(const void* data, size_t bytes, char* message);
+/* NULL is allowed. */
+IE_API void ie_engine_free(ie_engine* engine);
+
+/* Fills *info up to info->struct_size, which the caller sets. */
+IE_API ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info);
+IE_API ie_status ie_engine_output(const ie_engine* engine, uint32_t index, ie_output_info* info);
+/* UTF-8 JSON: name, labels, preprocessing. Not terminated by a zero; lives as long as the engine. */
+IE_API const char* ie_engine_metadata(const ie_engine* engine, size_t* bytes);
+
+/* Allocates all memory and starts all threads that runs will use. `options` may be NULL. */
+IE_API ie_status ie_context_create(ie_engine* engine, const ie_context_options* options, ie_context** context,
+                                   char* message);
+/* NULL is allowed. Not while another thread is in ie_run on it. */
+IE_API void ie_context_free(ie_context* context);
+
+/* Runs the program with the smallest maximum batch that fits, and writes `count` of the outputs. Nothing is
+ * allocated. One thread at a time per context. After IE_ERROR_TIMEOUT the context refuses to run. */
+IE_API ie_status ie_run(ie_context* context, const ie_input* input, const ie_output* outputs, uint32_t count);
+/* One line on the last failed ie_run of this context; lives until the next one. Never NULL. */
+IE_API const char* ie_context_message(const ie_context* context);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* INCEPTION_ENGINE_H */
