@@ -1,0 +1,72 @@
+"""An inference engine for GoogLeNet and networks like it.
+
+    import inception_engine as ie
+
+    network = ie.googlenet(seed=0)
+    plan = ie.compile(network, max_batch=8)
+    with ie.Engine(plan) as engine:
+        logits = engine.run(images)
+
+Names are loaded when first used, so that importing the package imports nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inception_engine.compiler import compile
+    from inception_engine.compiler.plan import Plan
+    from inception_engine.engine import Classification, Engine, Prediction
+    from inception_engine.errors import EngineError, PlanError
+    from inception_engine.network import Network, NetworkError, Preprocess
+    from inception_engine.seeded import googlenet
+    from inception_engine.spec import Spec
+
+__all__ = [
+    "Classification",
+    "Engine",
+    "EngineError",
+    "Network",
+    "NetworkError",
+    "Plan",
+    "PlanError",
+    "Prediction",
+    "Preprocess",
+    "Spec",
+    "compile",
+    "googlenet",
+]
+
+_MODULES = {
+    "Classification": "engine",
+    "Engine": "engine",
+    "EngineError": "errors",
+    "Network": "network",
+    "NetworkError": "network",
+    "Plan": "compiler.plan",
+    "PlanError": "errors",
+    "Prediction": "engine",
+    "Preprocess": "network",
+    "Spec": "spec",
+    "compile": "compiler",
+    "googlenet": "seeded",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("inception-engine")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,337 @@
+"""The commands `inception` and `inception-bench`.
+
+Only the standard library is imported at the top: `inception --help` answers at once. A user's mistake is one line on
+stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from inception_engine.compiler.plan import Plan
+    from inception_engine.engine import Classification, Engine
+    from inception_engine.spec import Spec
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+MANY_IMAGES = 10  # from which on a progress bar is shown
+DEFAULT_BATCH = 8  # of the network that stands in where no plan is given
+
+
+class CommandError(Exception):
+    """What the user asked for cannot be done; the message says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `inception` with these arguments (default: the process's). Returns the exit status."""
+
+    def body() -> int:
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.command(arguments)
+        return status
+
+    return _guarded("inception", body)
+
+
+def bench_main(argv: Sequence[str] | None = None) -> int:
+    """Run `inception-bench`. Returns the exit status."""
+
+    def body() -> int:
+        from inception_engine.bench.command import main as bench
+
+        return bench(argv)
+
+    return _guarded("inception-bench", body)
+
+
+def _guarded(program: str, body: Callable[[], int]) -> int:
+    """Run a command; its errors become a line and a status. What is no user's mistake keeps its traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes need not fit its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = body()
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`). Python flushes once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except Exception as error:
+        if not isinstance(error, _user_errors()):
+            raise
+        _complain(program, error)
+        return USER_ERROR
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    from inception_engine.compiler import CompileError
+    from inception_engine.errors import EngineError
+    from inception_engine.network import NetworkError
+    from inception_engine.spec import SpecError
+
+    return CommandError, EngineError, NetworkError, CompileError, SpecError, OSError, MemoryError
+
+
+def _complain(program: str, error: Exception) -> None:
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"{program}: error: {' '.join(text.split())}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="inception", description="Compile GoogLeNet to a plan, look at plans, run them on images."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    summary = commands.add_parser("summary", help="print the network's table beside the paper's")
+    _add_variant(summary)
+    summary.set_defaults(command=_summary)
+
+    build = commands.add_parser("build", help="compile a network to a plan file")
+    build.add_argument("-o", "--output", metavar="FILE", required=True, type=Path, help="the plan to write")
+    build.add_argument(
+        "--network", metavar="FILE", help="a network saved as .safetensors (default: one with random weights)"
+    )
+    _add_variant(build)
+    build.add_argument("--seed", type=_natural, metavar="N", help="of the random weights (default: 0)")
+    sizes = build.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--batches", type=_numbers, metavar="N,N", help="one program for each of these maximum batches"
+    )
+    sizes.add_argument(
+        "--max-batch", type=int, default=1, metavar="N", help="one program for batches up to N (default: 1)"
+    )
+    build.add_argument(
+        "--target", type=_names, default=["cpu"], help="machines to compile for (default: cpu)"
+    )
+    build.add_argument("--dtype", default="fp32", help="of the arithmetic (default: fp32)")
+    build.set_defaults(command=_build)
+
+    inspect = commands.add_parser("inspect", help="show what is in a plan")
+    inspect.add_argument("plan", metavar="FILE", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.set_defaults(command=_inspect)
+
+    classify = commands.add_parser(
+        "classify",
+        help="say what images show",
+        usage="inception classify [options] [PLAN] IMAGE...",
+        description="PLAN is the first name, unless that is a folder or ends like an image; without one, a network "
+        "with random weights is used. An IMAGE is a JPEG or PNG file, or a folder of such files.",
+    )
+    classify.add_argument("paths", metavar="PLAN, IMAGE", nargs="+")
+    classify.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default: 5)")
+    classify.add_argument("--json", action="store_true", help="print JSON")
+    classify.add_argument("--threads", type=int, default=0, metavar="N", help="default: all that may be used")
+    classify.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    classify.set_defaults(command=_classify)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from inception_engine import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not whole numbers with commas between: {text!r}") from None
+
+
+def _natural(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"not a whole number from 0 on: {text!r}")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+# Fields of a Spec that have an option of their own.
+_VARIANT_FIELDS = ("norm", "third_branch", "width", "classes", "input_size")
+
+
+def _add_variant(parser: argparse.ArgumentParser) -> None:
+    variant = parser.add_argument_group("variant of the network")
+    variant.add_argument(
+        "--variant", "--preset", metavar="NAME", help="lrn (the paper's, default), plain or torchvision"
+    )
+    variant.add_argument("--norm", help="lrn, batch or none")
+    variant.add_argument("--third-branch", type=int, metavar="K", help="kernel of the 5x5 branch: 5 or 3")
+    variant.add_argument("--width", type=float, metavar="X", help="multiplies channel counts")
+    variant.add_argument("--classes", type=int, metavar="N")
+    variant.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
+
+
+def _spec(arguments: argparse.Namespace) -> Spec:
+    import dataclasses
+
+    from inception_engine.spec import PRESETS
+
+    name = arguments.variant or "lrn"
+    if name not in PRESETS:
+        raise CommandError(f"unknown variant {name!r}; there is {', '.join(PRESETS)}")
+    given = {field: getattr(arguments, field) for field in _VARIANT_FIELDS}
+    return dataclasses.replace(
+        PRESETS[name], **{field: value for field, value in given.items() if value is not None}
+    )
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from inception_engine.summary import render
+
+    print(render(_spec(arguments)))
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from inception_engine import Network, compile, googlenet
+
+    path: Path = arguments.output
+    if path.exists() and not path.is_file():  # a rename would replace a device, too
+        raise CommandError(f"{path}: exists and is not a file")
+    if arguments.network is None:
+        network = googlenet(arguments.seed or 0, _spec(arguments))
+    else:
+        for field in ("variant", "seed", *_VARIANT_FIELDS):
+            if getattr(arguments, field) is not None:
+                raise CommandError(
+                    f"--{field.replace('_', '-')} changes nothing in a network read from a file"
+                )
+        network = Network.load(arguments.network)
+    plan = compile(
+        network,
+        targets=arguments.target,
+        batches=arguments.batches,
+        max_batch=arguments.max_batch,
+        dtype=arguments.dtype,
+    )
+    try:
+        plan.save(path)
+    except OSError as error:  # it names the temporary file
+        raise CommandError(f"cannot write {path}: {error.strerror}") from None
+    print(f"{path}: {network.name}, {_programs(plan)}, {path.stat().st_size / 1e6:.1f} MB")
+    if plan.metadata["random_weights"]:
+        seed = network.metadata.get("seed", "unknown")
+        print(
+            f"Its weights are random (seed {seed}): it computes as fast as a trained network, and knows nothing."
+        )
+    return 0
+
+
+def _programs(plan: Plan) -> str:
+    batches = ", ".join(str(int(program.header["max_batch"])) for program in plan.programs)
+    return f"{len(plan.programs)} program{'s' if len(plan.programs) > 1 else ''} (maximum batch {batches})"
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from inception_engine.compiler.inspect import render, report
+    from inception_engine.compiler.plan import Plan
+    from inception_engine.errors import PlanError
+
+    path: Path = arguments.plan
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: not a file")
+    try:
+        document = report(Plan.load(path))
+    except PlanError as error:
+        raise type(error)(f"{path}: {error}") from None
+    print(json.dumps(document, indent=2) if arguments.json else render(document))
+    return 0
+
+
+def _classify(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from inception_engine.preprocess import find_images
+
+    plan, paths = _split_plan(arguments.paths)
+    for path in map(Path, paths):
+        if path.is_dir() and next(find_images([path]), None) is None:
+            raise CommandError(f"{path}: holds no JPEG or PNG files")
+    images = list(find_images(paths))
+    failed = False
+    results: list[dict[str, Any]] = []
+    with _engine(plan, arguments) as engine:
+        if engine.random_weights and not arguments.json:
+            print("The network's weights are random: the classes below mean nothing.")
+        silent = len(images) < MANY_IMAGES or not sys.stderr.isatty()
+        with tqdm(total=len(images), unit=" images", leave=False, disable=silent) as bar:
+            for result in engine.classify_each(images, arguments.top_k):
+                bar.update()
+                if result.error is not None:
+                    failed = True
+                    with tqdm.external_write_mode(sys.stderr):
+                        _complain("inception", result.error)
+                if arguments.json:
+                    results.append(_as_json(result))
+                elif result.error is None:
+                    tqdm.write("\n".join(_as_text(result)))
+        if arguments.json:
+            print(json.dumps({"random_weights": engine.random_weights, "results": results}, indent=2))
+    return USER_ERROR if failed else 0
+
+
+def _split_plan(paths: list[str]) -> tuple[str | None, list[str]]:
+    """The plan, if the first name is not an image's, and the images."""
+    from inception_engine.preprocess import SUFFIXES
+
+    first = Path(paths[0])
+    if first.is_dir() or first.suffix.lower() in SUFFIXES:
+        return None, paths
+    if len(paths) == 1:
+        raise CommandError(f"no images to classify with {first}: give JPEG or PNG files or folders after it")
+    return paths[0], paths[1:]
+
+
+def _engine(plan: str | None, arguments: argparse.Namespace) -> Engine:
+    from inception_engine import Engine, compile, googlenet
+
+    options = {"device": arguments.device, "threads": arguments.threads}
+    if plan is not None:
+        return Engine(plan, **options)
+    print("inception: note: no plan given; compiling GoogLeNet with random weights", file=sys.stderr)
+    return Engine(compile(googlenet(), max_batch=DEFAULT_BATCH), **options)
+
+
+def _as_text(result: Classification) -> Iterator[str]:
+    yield str(result.path)
+    if result.nan:
+        yield "  no classes: the network's output holds NaN"
+    for prediction in result.top:
+        yield f"  {prediction.probability:7.2%}  {prediction.label}"
+
+
+def _as_json(result: Classification) -> dict[str, Any]:
+    return {
+        "path": result.path,
+        "error": None if result.error is None else str(result.error),
+        "nan": result.nan,
+        "top": [{"label": p.label, "index": p.index, "probability": p.probability} for p in result.top],
+    }

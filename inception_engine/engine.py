@@ -1,0 +1,376 @@
+"""Engine: a plan on a device, through the C library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from ctypes import byref, c_size_t, c_void_p, string_at
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy as np
+
+from inception_engine import binding
+from inception_engine.errors import (
+    ArgumentError,
+    BatchError,
+    ClosedError,
+    DeviceError,
+    FileError,
+    ImageError,
+    InputShapeError,
+    InputTypeError,
+    OutputNameError,
+    PlanMetadata,
+    raise_for_status,
+)
+from inception_engine.network import Preprocess, Shape
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from inception_engine.compiler.plan import Plan
+
+    Source = str | os.PathLike[str] | Image | np.ndarray
+
+CLASSIFY_BATCH = 64  # images decoded before a run: more would only hold memory and results back
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class with its probability (softmax of the logits, 0 to 1)."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What an image shows: ``top``, most probable first.
+
+    ``path``: of its file, or None. ``nan``: the network's output holds NaN, so nothing can be said and ``top`` is
+    empty. ``error``: why the file could not be used; then ``top`` is empty, too.
+    """
+
+    path: str | None
+    top: tuple[Prediction, ...] = ()
+    nan: bool = False
+    error: ImageError | None = None
+
+
+class Engine:
+    """Runs a plan. Safe to share between threads: runs of one engine follow each other, one at a time.
+
+    For runs side by side make one engine per thread. An engine does not outlive a fork: its threads stay behind.
+
+    ``input_shape``: (channels, height, width). ``max_batch``: images per run at most. ``outputs``: name ->
+    (channels, height, width). ``device``, ``isa``: what was chosen. ``labels``: of the classes, or empty.
+    ``preprocess``: how ``classify`` treats images. ``random_weights``: the plan was built without trained weights.
+    ``programs``: how many of the plan's this machine runs; ``arena_bytes`` of the largest; ``weight_bytes`` of all.
+    """
+
+    def __init__(
+        self,
+        plan: str | os.PathLike[str] | bytes | Plan,
+        device: str = "auto",
+        threads: int = 0,
+        isa: str = "auto",
+        poison: bool = False,
+    ) -> None:
+        """Load and prove a plan: a file, a file's content, or a Plan.
+
+        ``device``: "auto", "cpu" or "cuda". ``threads``: 0 takes as many as the process may run on. ``isa``: "auto",
+        "portable", "avx2" or "avx512". ``poison``: fill the arena with NaN before each run, for tests.
+        Raises PlanError, FileError, DeviceError, NoProgramError and ArgumentError, all EngineErrors.
+        """
+        self._engine, self._context = c_void_p(), c_void_p()
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+        if device not in binding.DEVICES:
+            raise DeviceError(f"unknown device {device!r}; there is {', '.join(binding.DEVICES)}")
+        if isa not in binding.ISAS:
+            raise ArgumentError(f"unknown instruction set {isa!r}; there is {', '.join(binding.ISAS)}")
+        if not 0 <= threads < 2**32:
+            raise ArgumentError(f"threads is {threads}, not 0 or a positive whole number")
+        self._library = binding.library()
+        try:
+            self._load(plan, binding.DEVICES.index(device))
+            self._describe()
+            self._create_context(threads, isa, poison)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, plan: str | os.PathLike[str] | bytes | Plan, device: int) -> None:
+        options, message = binding.EngineOptions(device=device), binding.message_buffer()
+        engine = byref(self._engine)
+        if isinstance(plan, str | os.PathLike):
+            path = os.fsencode(plan)
+            if b"\0" in path:
+                raise FileError(f"{plan!r}: not a path")
+            status = self._library.ie_engine_load(path, options, engine, message)
+            where = f"{os.fsdecode(path)}: "
+        else:
+            content = plan if isinstance(plan, bytes) else plan.to_bytes()
+            status = self._library.ie_engine_load_memory(content, len(content), options, engine, message)
+            where = ""
+        text = binding.text(message.value)
+        raise_for_status(status, text if text.startswith(where) else where + text)
+
+    def _describe(self) -> None:
+        info = binding.EngineInfo()
+        raise_for_status(self._library.ie_engine_describe(self._engine, info), "ie_engine_describe")
+        self.device = binding.DEVICES[info.device]
+        self.input_shape: Shape = (info.channels, info.height, info.width)
+        self.max_batch: int = info.max_batch
+        self.programs: int = info.programs
+        self.arena_bytes: int = info.arena_bytes
+        self.weight_bytes: int = info.weight_bytes
+        self.outputs: dict[str, Shape] = {}
+        self._output_index: dict[str, int] = {}
+        for index in range(info.outputs):
+            output = binding.OutputInfo()
+            raise_for_status(self._library.ie_engine_output(self._engine, index, output), "ie_engine_output")
+            name = binding.text(output.name)
+            self.outputs[name] = output.channels, output.height, output.width
+            self._output_index[name] = index  # two outputs of one name: the later, with its own shape
+        size = c_size_t()
+        address = self._library.ie_engine_metadata(self._engine, size)
+        classes = next(iter(self.outputs.values()))[0]
+        self._read_metadata(string_at(address, size.value), classes)
+
+    def _read_metadata(self, content: bytes, classes: int) -> None:
+        """The runtime carries the metadata unread, so nothing is known of it yet. What is absent has its default."""
+        try:
+            document = json.loads(content)
+            fields: dict[str, Any] = dict(document.get("preprocess", {}))
+            for name in fields.keys() & {"mean", "std"}:
+                fields[name] = tuple(map(float, fields[name]))
+            preprocess = Preprocess(**fields)
+            preprocess.constants(self.input_shape[0])
+            if preprocess.order not in ("RGB", "BGR"):
+                raise ValueError(f"channel order {preprocess.order!r}")
+            if not isinstance(preprocess.resize, int) or preprocess.resize < 1:
+                raise ValueError(f"resize to {preprocess.resize!r}")
+            labels = tuple(map(str, document.get("labels", ())))
+            if labels and len(labels) != classes:
+                raise ValueError(f"{len(labels)} labels for {classes} classes")
+        except (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            raise PlanMetadata(f"the plan's description of the network is damaged: {error}") from None
+        self.name = str(document.get("name", ""))
+        self.labels = labels
+        self.preprocess = preprocess
+        self.random_weights = document.get("random_weights") is True
+
+    def _create_context(self, threads: int, isa: str, poison: bool) -> None:
+        message = binding.message_buffer()
+        options = binding.ContextOptions(threads=threads, isa=binding.ISAS.index(isa), poison=int(poison))
+        status = self._library.ie_context_create(self._engine, options, byref(self._context), message)
+        raise_for_status(status, binding.text(message.value))
+        self.isa = binding.ISAS[self._library.ie_cpu_isa()] if isa == "auto" else isa
+
+    @overload
+    def run(self, images: np.ndarray, outputs: None = None) -> np.ndarray: ...
+    @overload
+    def run(self, images: np.ndarray, outputs: Sequence[str]) -> dict[str, np.ndarray]: ...
+    @overload
+    def run(self, images: torch.Tensor, outputs: None = None) -> torch.Tensor: ...
+    @overload
+    def run(self, images: torch.Tensor, outputs: Sequence[str]) -> dict[str, torch.Tensor]: ...
+
+    def run(self, images: Any, outputs: Sequence[str] | None = None) -> Any:
+        """Run a batch of 1 to ``max_batch`` images.
+
+        ``images``: a NumPy array or torch tensor in host memory, (batch, channels, height, width) float32, normalised,
+        or (batch, height, width, channels) uint8, to which the plan's mean and scale are applied. Contiguous data is
+        not copied. NaN propagates. Returns the first output ("logits"), or a dict of the ``outputs`` named: float32
+        (batch, channels), (batch, channels, height, width) if larger than 1 x 1; tensors if a tensor came in.
+        Raises InputTypeError, InputShapeError, BatchError, OutputNameError, ClosedError and WaitTimeoutError.
+        """
+        is_tensor = _is_tensor(images)
+        array = _as_array(images)
+        image_format = self._check_input(array)
+        if isinstance(outputs, str):
+            raise OutputNameError(f"outputs takes a list of names, not {outputs!r}")
+        names = list(self.outputs)[:1] if outputs is None else list(dict.fromkeys(outputs))
+        results = {}
+        for name in names:
+            if name not in self.outputs:
+                raise OutputNameError(f"no output {name!r}; there is {', '.join(self.outputs)}")
+            channels, height, width = self.outputs[name]
+            shape = (channels,) if height == width == 1 else (channels, height, width)
+            results[name] = np.empty((len(array), *shape), np.float32)
+        given = binding.Input(format=image_format, batch=len(array), data=array.ctypes.data)
+        wanted = (binding.Output * len(names))(
+            *(
+                binding.Output(index=self._output_index[name], data=result.ctypes.data)
+                for name, result in results.items()
+            )
+        )
+        if self._process != os.getpid():
+            raise ClosedError("the engine was made before this process was forked; make one in each process")
+        with self._lock:
+            if not self._context:
+                raise ClosedError("the engine is closed")
+            status = self._library.ie_run(self._context, given, wanted, len(names))
+            message = binding.text(self._library.ie_context_message(self._context)) if status else ""
+        raise_for_status(status, message)
+        if is_tensor:
+            from_numpy = sys.modules["torch"].from_numpy
+            results = {name: from_numpy(result) for name, result in results.items()}
+        return results if outputs is not None else results[names[0]]
+
+    def _check_input(self, array: np.ndarray) -> int:
+        """The ie_format of an array that fits this plan."""
+        channels, height, width = self.input_shape
+        if array.dtype == np.float32:
+            image_format, shape, layout = binding.FLOAT32_NCHW, (channels, height, width), "float32"
+        elif array.dtype == np.uint8:
+            image_format, shape, layout = binding.UINT8_NHWC, (height, width, channels), "uint8"
+        else:
+            raise InputTypeError(f"images are {array.dtype}; give float32 (normalised) or uint8 (pixels)")
+        if array.ndim != 4 or array.shape[1:] != shape:
+            wanted = ", ".join(map(str, shape))
+            raise InputShapeError(f"images of shape {array.shape}; {layout} images are (batch, {wanted})")
+        if not 1 <= len(array) <= self.max_batch:
+            raise BatchError(f"a batch of {len(array)} images; the plan takes 1 to {self.max_batch}")
+        return image_format
+
+    def classify(self, images: Source | Iterable[Source], top_k: int = 5) -> list[Classification]:
+        """What images show, one Classification per image, in order.
+
+        ``images``: a path (JPEG or PNG), a folder (every such file in it and below), a PIL image, a uint8 array
+        (height, width, channels) of any size, or an iterable of these; all are resized and cropped. Or a float32
+        array or tensor as ``run`` takes it, of any batch or without one. A file that cannot be used has its ``error``
+        in its place and does not disturb the others. Raises what ``run`` raises, and ArgumentError for ``top_k``.
+        """
+        return list(self.classify_each(images, top_k))
+
+    def classify_each(self, images: Source | Iterable[Source], top_k: int = 5) -> Iterator[Classification]:
+        """``classify`` one by one, for many images: holds at most a batch of them in memory."""
+        if top_k < 1:
+            raise ArgumentError(f"top_k is {top_k}, not a positive number")
+        if _is_tensor(images):
+            images = _as_array(images)
+        if isinstance(images, np.ndarray) and images.dtype != np.uint8:
+            if images.ndim not in (3, 4):
+                raise InputShapeError(f"images of shape {images.shape}; give one image or a batch")
+            yield from self._classify_normalised(images[None] if images.ndim == 3 else images, top_k)
+            return
+        batch = min(self.max_batch, CLASSIFY_BATCH)
+        waiting: list[tuple[str | None, np.ndarray | ImageError]] = []
+        for path, source in _each(images):
+            waiting.append((path, self._decode(source)))
+            if len(waiting) == batch:
+                yield from self._classify_batch(waiting, top_k)
+                waiting = []
+        yield from self._classify_batch(waiting, top_k)
+
+    def _decode(self, source: Source) -> np.ndarray | ImageError:
+        from inception_engine.preprocess import pixels
+
+        try:
+            return pixels(source, self.preprocess, self.input_shape)
+        except ImageError as error:
+            return error
+
+    def _classify_batch(
+        self, waiting: Sequence[tuple[str | None, np.ndarray | ImageError]], top_k: int
+    ) -> Iterator[Classification]:
+        arrays = [image for _, image in waiting if isinstance(image, np.ndarray)]
+        logits = iter(self.run(np.stack(arrays)) if arrays else ())
+        for path, image in waiting:
+            if isinstance(image, ImageError):
+                yield Classification(path, error=image)
+            else:
+                yield self._rank(path, next(logits), top_k)
+
+    def _classify_normalised(self, images: np.ndarray, top_k: int) -> Iterator[Classification]:
+        for begin in range(0, max(len(images), 1), self.max_batch):
+            for logits in self.run(images[begin : begin + self.max_batch]):
+                yield self._rank(None, logits, top_k)
+
+    def _rank(self, path: str | None, logits: np.ndarray, top_k: int) -> Classification:
+        if logits.ndim != 1:
+            raise InputShapeError(
+                f"the network's output is of shape {logits.shape}, not one number per class"
+            )
+        with np.errstate(invalid="ignore"):  # infinities become NaN, which is reported
+            exponentials = np.exp(logits.astype(np.float64) - logits.max())
+            probabilities = exponentials / exponentials.sum()
+        if np.isnan(probabilities).any():
+            return Classification(path, nan=True)
+        best = np.argsort(-probabilities, kind="stable")[:top_k]
+        label = self.labels.__getitem__ if self.labels else "class {}".format
+        return Classification(
+            path, tuple(Prediction(label(i), int(i), float(probabilities[i])) for i in best)
+        )
+
+    def close(self) -> None:
+        """Free memory and threads, after a run that may be going on; the engine cannot run any more."""
+        if self._process != os.getpid():  # after a fork the threads are not there to be joined
+            return
+        with self._lock:
+            context, self._context = self._context, c_void_p()
+            engine, self._engine = self._engine, c_void_p()
+            if context:
+                self._library.ie_context_free(context)
+            if engine:
+                self._library.ie_engine_free(engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None):
+            self.close()
+
+
+def _is_tensor(images: object) -> bool:
+    """Whether these are a torch tensor, without importing torch for those who do not use it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(images, torch.Tensor)
+
+
+def _as_array(images: Any) -> np.ndarray:
+    """An aligned, C-contiguous array of the same memory where that is possible. Raises InputTypeError."""
+    if _is_tensor(images):
+        try:
+            images = images.detach().numpy()
+        except (
+            TypeError,
+            RuntimeError,
+        ) as error:  # on another device, sparse, or of a dtype that NumPy lacks
+            raise InputTypeError(f"tensor of {images.dtype} on {images.device}: {error}") from None
+    if not isinstance(images, np.ndarray):
+        raise InputTypeError(f"images are a {type(images).__name__}; give a NumPy array or a torch tensor")
+    return np.require(images, requirements=("C", "A"))
+
+
+def _each(images: Source | Iterable[Source]) -> Iterator[tuple[str | None, Source]]:
+    """Single images with their paths, folders expanded."""
+    from PIL.Image import Image
+
+    from inception_engine.preprocess import find_images
+
+    if isinstance(images, str | os.PathLike):
+        for path in find_images([images]):
+            yield str(path), path
+    elif isinstance(images, Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        yield None, images
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from _each(image) if isinstance(image, str | os.PathLike) else ((None, image),)
+    else:
+        raise InputTypeError(f"images are a {type(images).__name__}; give paths, images or an array")
