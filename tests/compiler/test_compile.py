@@ -1,0 +1,172 @@
+"""What the compiler makes of a network: which ops, where they write, what they wait for, and that it is proven."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+import inception_engine as ie
+from inception_engine.binding import check_plan
+from inception_engine.compiler import CompileError, targets
+from inception_engine.compiler.plan import NONE, OpKind, Plan, Program
+from inception_engine.network import INPUT, Concat, Conv, Network
+from tests.random_networks import random_network
+
+VARIANTS = ("lrn", "none")
+# Tile sizes and alignments that no machine would choose, so that every edge of a tile is met on small images.
+ODD_TARGETS = (
+    targets.CPU,
+    dataclasses.replace(targets.CPU, tile_pixels=5, tasks_per_op=3, tile_columns=16, delay=0),
+    dataclasses.replace(targets.CPU, tile_pixels=64, tile_columns=32, delay=3),
+    dataclasses.replace(targets.CPU, tile_pixels=1, tile_columns=16),
+)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def googlenet(request: pytest.FixtureRequest) -> Network:
+    return ie.googlenet(seed=0, norm=request.param)
+
+
+def names(program: Program, kind: OpKind) -> list[str]:
+    return [program.text(op) for op in program.ops if op["kind"] == kind]
+
+
+def conv(name: str, source: str, channels: tuple[int, int], kernel: int = 1) -> Conv:
+    weight = np.ones((channels[1], channels[0], kernel, kernel), np.float32)
+    pads = (kernel // 2,) * 4
+    bias = np.zeros(channels[1], np.float32)
+    return Conv(name=name, inputs=(source,), weight=weight, bias=bias, pads=pads)
+
+
+def proven(plan: Plan) -> Program:
+    status, message = check_plan(plan.to_bytes())
+    assert status == 0, message
+    return plan.programs[0]
+
+
+def test_reduces_are_merged_and_concatenation_is_free(googlenet: Network) -> None:
+    program = proven(ie.compile(googlenet))
+    convs = names(program, OpKind.CONV)
+    assert "3a/3x3_reduce + 3a/5x5_reduce" in convs
+    modules = [layer for layer in googlenet.layers if isinstance(layer, Concat)]
+    assert len(modules) == 9
+    # 57 convolutions and one linear layer, two reduces of each module in one op, and no op for a concatenation.
+    assert len(convs) == 58 - len(modules)
+    assert {op["kind"] for op in program.ops} <= {kind.value for kind in OpKind}
+    module = [op for op in program.ops if program.text(op, "module") == "3a"]
+    slices = {
+        (int(op["out_channel"]), int(op["out_channels"]))
+        for op in module
+        if program.text(op) in ("3a/1x1", "3a/3x3", "3a/5x5", "3a/pool_proj")
+    }
+    assert slices == {(0, 64), (64, 128), (192, 32), (224, 32)}
+    assert len({int(op["out_buffer"]) for op in module}) == 3  # reduces, pool, output
+
+
+def test_the_stem_reads_runs_of_its_window(googlenet: Network) -> None:
+    program = proven(ie.compile(googlenet))
+    stem = next(op for op in program.ops if program.text(op) == "conv1")
+    assert (stem["kernel_h"], stem["kernel_w"], stem["in_channels"], stem["in_w"]) == (7, 1, 21, 230)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_arena_is_a_third_of_the_activations(googlenet: Network, batch: int) -> None:
+    header = proven(ie.compile(googlenet, max_batch=batch)).header
+    assert header["arena_bytes"] <= 0.35 * header["activation_bytes"]
+
+
+def test_programs_share_their_weights(googlenet: Network) -> None:
+    one = ie.compile(googlenet, batches=(1,))
+    two = ie.compile(googlenet, batches=(1, 8))
+    assert [int(p.header["max_batch"]) for p in two.programs] == [1, 8]
+    assert two.weights.nbytes == one.weights.nbytes
+    assert one.weights.nbytes < 1.01 * 4 * googlenet.parameters()
+
+
+def test_equal_input_makes_equal_plans(googlenet: Network) -> None:
+    assert ie.compile(googlenet).to_bytes() == ie.compile(googlenet).to_bytes()
+
+
+def test_parsing_gives_back_what_was_written(googlenet: Network) -> None:
+    data = ie.compile(googlenet, batches=(1, 2)).to_bytes()
+    assert Plan.from_bytes(data).to_bytes() == data
+
+
+@pytest.mark.parametrize("target", ODD_TARGETS, ids=lambda t: f"{t.tile_pixels}x{t.tile_columns}")
+@pytest.mark.parametrize("keep_all", [False, True], ids=("reuse", "keep_all"))
+def test_random_networks_are_proven(
+    target: targets.Target, keep_all: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(targets.TARGETS, "cpu", target)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        network = random_network(rng)
+        proven(ie.compile(network, max_batch=int(rng.integers(1, 6)), keep_all=keep_all))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_padded_slices_are_proven(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of whole panels leave zeros between branches; what works across channels refuses them by name."""
+    monkeypatch.setitem(targets.TARGETS, "cpu", dataclasses.replace(targets.CPU, channel_align=16))
+    network = random_network(np.random.default_rng(seed))
+    compiled = None
+    with contextlib.suppress(CompileError):
+        compiled = ie.compile(network, max_batch=2)
+    if compiled is None:
+        with pytest.raises(CompileError, match=r"layer \S+: works across channels"):
+            ie.compile(network, max_batch=2)
+    else:
+        proven(compiled)
+
+
+def test_memory_is_reused_only_behind_a_join(googlenet: Network) -> None:
+    program = proven(ie.compile(googlenet))
+    assert (program.tasks["op"] == NONE).any()
+    kept = proven(ie.compile(googlenet, keep_all=True))
+    assert not (kept.tasks["op"] == NONE).any()
+    assert kept.header["arena_bytes"] >= kept.header["activation_bytes"]
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [("a", "a"), ("a", "b"), ("inner", "a"), ("inner", "b"), (INPUT, "b"), ("inner", "inner")],
+    ids="-".join,
+)
+def test_layers_with_several_uses_are_copied_into_a_concatenation(branches: tuple[str, ...]) -> None:
+    """Layer b reads a, so a cannot live in a buffer that b writes; nested and repeated inputs need a copy as well."""
+    layers = (
+        conv("a", INPUT, (3, 5)),
+        conv("b", "a", (5, 7), kernel=3),
+        Concat(name="inner", inputs=("a", "b")),
+        Concat(name="outer", inputs=branches),
+    )
+    network = Network(name="several", input_shape=(3, 6, 6), layers=layers, logits="outer")
+    for keep_all in (False, True):
+        proven(ie.compile(network, keep_all=keep_all))
+
+
+def test_layers_that_no_output_needs_are_left_out() -> None:
+    layers = (conv("a", INPUT, (3, 5)), conv("unused", "a", (5, 9)), conv("b", "a", (5, 7)))
+    network = Network(name="dead", input_shape=(3, 4, 4), layers=layers, logits="b")
+    assert names(proven(ie.compile(network)), OpKind.CONV) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": ("tpu",)}, "unknown target 'tpu'"),
+        ({"targets": ()}, "no target"),
+        ({"dtype": "fp8"}, "no kernels for dtype 'fp8'"),
+        ({"max_batch": 0}, "between 1 and 4096"),
+        ({"batches": ()}, "between 1 and 4096"),
+        ({"batches": (1, 5000)}, "between 1 and 4096"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said(arguments: dict[str, object], message: str) -> None:
+    network = Network(name="n", input_shape=(3, 4, 4), layers=(conv("a", INPUT, (3, 5)),), logits="a")
+    with pytest.raises(CompileError, match=re.escape(message)):
+        ie.compile(network, **arguments)  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""What `inspect` reports, against numbers worked out by hand and against the network's own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from inception_engine import Network, Plan, compile, googlenet
+from inception_engine.compiler.inspect import render, report
+from inception_engine.network import Conv, Linear, MaxPool
+
+CONV_MACS = 6 * 9 * 20 * (3 * 3 * 3)  # 6 x 9 pixels, 20 channels out of 3
+CONV_EXECUTED = 6 * 9 * 32 * (3 * 3 * 3)  # 20 channels are two panels of 16
+LINEAR_MACS = 7 * (20 * 3 * 4)
+LINEAR_EXECUTED = 16 * (20 * 3 * 4)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    def zeros(*shape: int) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    return Network(
+        name="tiny",
+        input_shape=(3, 6, 9),
+        layers=(
+            Conv(
+                name="3a/1x1",
+                inputs=("input",),
+                module="3a",
+                weight=zeros(20, 3, 3, 3) + 1,
+                bias=zeros(20),
+                pads=(1, 1, 1, 1),
+            ),
+            MaxPool(name="pool", inputs=("3a/1x1",), kernel=(2, 2), stride=(2, 2)),
+            Linear(name="fc", inputs=("pool",), weight=zeros(7, 240) + 2, bias=zeros(7) + 3),
+        ),
+        logits="fc",
+    )
+
+
+def test_multiply_adds_of_the_cpu(network: Network) -> None:
+    document = report(compile(network, max_batch=3))
+    assert document["macs"] == {
+        "nominal": CONV_MACS + LINEAR_MACS,
+        "executed": CONV_EXECUTED + LINEAR_EXECUTED,
+    }
+    assert document["modules"] == [
+        {"name": "3a", "nominal": CONV_MACS, "executed": CONV_EXECUTED},
+        {"name": "fc", "nominal": LINEAR_MACS, "executed": LINEAR_EXECUTED},
+    ]
+
+
+def test_multiply_adds_of_whole_tiles(network: Network) -> None:
+    plan = compile(network, max_batch=3)
+    program = plan.programs[0]
+    program.header["target"] = 2
+    program.ops["tile_rows"], program.ops["tile_columns"] = 64, 64
+    conv = 192 * 64 * (3 * 3 * 3)  # 3 * 6 * 9 = 162 rows are three tiles
+    linear = 64 * 64 * (20 * 3 * 4)
+    assert report(plan)["macs"]["executed"] == pytest.approx((conv + linear) / 3, abs=1)
+
+
+def test_memory(network: Network) -> None:
+    plan = compile(network, max_batch=3)
+    document = report(plan)
+    floats = CONV_EXECUTED // 54 + 32 + LINEAR_EXECUTED + 16 + 2 * 3  # the last: scale and shift of the input
+    assert document["weight_bytes"] == 4 * floats
+    assert document["arena_bytes"] == plan.programs[0].header["arena_bytes"]
+    # The input is padded in memory; the others are 20 channels of 6 x 9 and of 3 x 4, and 7 of one pixel.
+    assert document["activation_bytes"] >= 4 * 3 * (3 * 54 + 20 * 54 + 20 * 12 + 7)
+
+
+def test_weights_that_two_layers_share_count_once(network: Network) -> None:
+    conv, _, fc = network.layers
+    assert isinstance(conv, Conv)
+    same = Conv(name="twin", inputs=("input",), weight=conv.weight, bias=conv.bias, pads=(1, 1, 1, 1))
+    pooled = MaxPool(name="pool", inputs=("twin",), kernel=(2, 2), stride=(2, 2))
+    other = Network(name="twins", input_shape=(3, 6, 9), layers=(same, pooled, fc), logits="fc")
+    assert report(compile(other))["weight_bytes"] == report(compile(network))["weight_bytes"]
+
+
+def test_every_program_is_listed_and_the_first_is_repeated(network: Network) -> None:
+    plan = compile(network, batches=(1, 4))
+    document = json.loads(json.dumps(report(plan)))
+    assert [program["max_batch"] for program in document["programs"]] == [1, 4]
+    for key, value in document["programs"][0].items():
+        assert document[key] == value
+    for program, entry in zip(plan.programs, document["programs"], strict=True):
+        assert entry["launches"] == [{"name": "tiny", "mode": "network", "tasks": len(program.tasks)}]
+        assert entry["tasks"] == len(program.tasks) and entry["waits"] == len(program.waits)
+        assert entry["ops"] == len(program.ops)
+        assert entry["input"] == [3, 6, 9] and entry["outputs"] == [{"name": "logits", "shape": [7, 1, 1]}]
+        assert (entry["target"], entry["dtype"]) == ("cpu", "fp32")
+    assert document["name"] == "tiny" and document["random_weights"] is False and document["labels"] == 0
+
+
+@pytest.mark.parametrize("norm", ["lrn", "none"])
+def test_googlenet_wastes_little(norm: str) -> None:
+    network = googlenet(norm=norm)
+    document = report(compile(network))
+    assert document["macs"]["nominal"] == network.macs() == 1_582_671_872
+    assert document["macs"]["executed"] <= 1.03 * document["macs"]["nominal"]
+    assert document["arena_bytes"] <= 0.35 * document["activation_bytes"]
+    names = [module["name"] for module in document["modules"]]
+    assert [name for name in names if name[0].isdigit()] == [
+        "3a",
+        "3b",
+        "4a",
+        "4b",
+        "4c",
+        "4d",
+        "4e",
+        "5a",
+        "5b",
+    ]
+
+
+def test_the_text_names_everything(network: Network) -> None:
+    plan = compile(network, batches=(1, 4))
+    text = render(report(Plan.from_bytes(plan.to_bytes())))
+    for part in ("tiny: 2 programs", "program 2: cpu fp32, batch 1 to 4", "3 x 6 x 9", "logits 7 x 1 x 1"):
+        assert part in text
+    assert f"tiny (network): {len(plan.programs[1].tasks)} tasks" in text
+    assert f"+{CONV_EXECUTED / CONV_MACS - 1:.1%}" in text
+    assert "random" not in text
+    assert "weights are random" in render(report(compile(googlenet(width=0.1, input_size=32))))

@@ -1,0 +1,96 @@
+"""Backends for the tests, skipped by name where they are not installed, and a count of what was skipped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inception_engine.network import Linear, Network, Softmax
+
+Runner = Callable[..., Mapping[str, np.ndarray]]
+
+_PREFIX = "backend "
+
+
+@pytest.fixture(scope="session")
+def run_onnxruntime() -> Runner:
+    """(network, images, names) -> outputs by layer name, from ONNX Runtime on the exported network."""
+    onnxruntime = _backend("onnxruntime", "onnxruntime")
+    _backend("onnxruntime", "onnx")
+    from inception_engine.exporters.onnx import to_onnx
+
+    def run(network: Network, images: np.ndarray, names: Sequence[str]) -> Mapping[str, np.ndarray]:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        model = to_onnx(network, outputs=names).SerializeToString()
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return dict(zip(names, session.run(list(names), {"input": images}), strict=True))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_engine() -> Runner:
+    """(network, images, names, **Engine's options) -> outputs by layer name, every layer kept.
+
+    Without ``names``: of a plan that reuses memory, the logits alone.
+    """
+    from inception_engine import binding
+    from inception_engine.compiler import compile
+    from inception_engine.engine import Engine
+    from inception_engine.errors import LibraryError
+
+    try:
+        binding.library()
+    except LibraryError:
+        pytest.skip(f"{_PREFIX}engine: the runtime is not built")
+
+    def run(
+        network: Network, images: np.ndarray, names: Sequence[str] = (), max_batch: int = 0, **options: Any
+    ) -> Mapping[str, np.ndarray]:
+        plan = compile(network, max_batch=max_batch or len(images), keep_all=bool(names))
+        with Engine(plan, **options) as engine:
+            outputs = engine.run(images, outputs=names) if names else {network.logits: engine.run(images)}
+        # The engine gives 1 x 1 images as (batch, channels); the reference does so for classifiers alone.
+        layers = {layer.name: layer for layer in network.layers}
+        shapes = network.shapes()
+        return {
+            name: output if isinstance(layers[name], Linear | Softmax) else output.reshape(-1, *shapes[name])
+            for name, output in outputs.items()
+        }
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def isas() -> Sequence[str]:
+    """The instruction sets of this machine, least first."""
+    from inception_engine import binding
+    from inception_engine.errors import LibraryError
+
+    try:
+        best = binding.library().ie_cpu_isa()
+    except LibraryError:
+        pytest.skip(f"{_PREFIX}engine: the runtime is not built")
+    return binding.ISAS[1 : best + 1]
+
+
+def _backend(name: str, module: str):
+    return pytest.importorskip(module, reason=f"{_PREFIX}{name}: {module} is not installed")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line per backend that was skipped, with the number of tests, so that a green run says what it did not run."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, count in sorted(reasons.items()):
+        if reason.startswith(_PREFIX):
+            terminalreporter.write_line(f"SKIPPED {reason} ({count} tests)", yellow=True)

@@ -1,0 +1,348 @@
+"""The `inception` command: what it prints, and one line with exit status 2 for every mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+from PIL import Image
+
+from inception_engine import Engine, Network, Plan, cli, googlenet
+from inception_engine.compiler.plan import FILE_HEADER
+
+SMALL = ("--width", "0.1", "--input-size", "32", "--classes", "10")
+COMMAND = (sys.executable, "-c", "import sys; from inception_engine.cli import main; sys.exit(main())")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "small.plan"
+    assert cli.main(["build", "-o", str(path), *SMALL, "--batches", "1,4"]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{index:02}.{'jpg' if index % 2 else 'png'}" for index in range(12)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(capsys: Captured, *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = cli.main(arguments)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from inception_engine.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as exit: assert exit.code == 0\n"
+        "heavy = {'numpy', 'torch', 'triton', 'onnx', 'onnxruntime', 'PIL', 'tqdm'} & sys.modules.keys()\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("summary", "build", "inspect", "classify"):
+        assert command in done.stdout
+
+
+def test_summary(capsys: Captured) -> None:
+    status, out, err = run(capsys, "summary")
+    assert (status, err) == (0, "")
+    assert "6,998,552 parameters" in out and "1.5827 G" in out
+
+
+def test_summary_of_a_variant(capsys: Captured) -> None:
+    status, out, _ = run(capsys, "summary", "--preset", "torchvision", "--width", "0.5", "--classes", "7")
+    assert status == 0 and "batch norm" in out and "width 0.5" in out and "1x1x7" in out
+
+
+def test_build_says_that_weights_are_random(capsys: Captured, tmp_path: Path) -> None:
+    status, out, err = run(capsys, "build", "-o", str(tmp_path / "a.plan"), *SMALL, "--seed", "5")
+    assert (status, err) == (0, "")
+    assert "random (seed 5)" in out
+    assert Plan.load(tmp_path / "a.plan").metadata["random_weights"] is True
+    assert [path.name for path in tmp_path.iterdir()] == ["a.plan"]
+
+
+def test_build_of_a_variant(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "a.plan"
+    assert run(capsys, "build", "-o", str(path), *SMALL, "--variant", "plain", "--max-batch", "3")[0] == 0
+    program = Plan.load(path).programs[0]
+    assert int(program.header["max_batch"]) == 3
+    assert not any(program.text(op).startswith("norm") for op in program.ops)
+    with Engine(path) as engine:
+        assert engine.input_shape == (3, 32, 32) and engine.outputs["logits"] == (10, 1, 1)
+
+
+def test_build_from_a_network_file(tmp_path: Path, capsys: Captured) -> None:
+    network = googlenet(seed=3, width=0.1, input_size=32, classes=10)
+    trained = Network(
+        name="trained",
+        input_shape=network.input_shape,
+        layers=network.layers,
+        logits=network.logits,
+        labels=tuple("abcdefghij"),
+    )
+    trained.save(tmp_path / "a.safetensors")
+    status, out, _ = run(
+        capsys, "build", "-o", str(tmp_path / "a.plan"), "--network", str(tmp_path / "a.safetensors")
+    )
+    assert status == 0 and "trained" in out and "random" not in out
+    with Engine(tmp_path / "a.plan") as engine:
+        assert engine.labels == tuple("abcdefghij") and not engine.random_weights
+
+
+def test_inspect(plan: Path, capsys: Captured) -> None:
+    status, out, err = run(capsys, "inspect", str(plan))
+    assert (status, err) == (0, "")
+    assert "program 2: cpu fp32, batch 1 to 4" in out and "weights are random" in out
+    status, out, err = run(capsys, "inspect", str(plan), "--json")
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert set(document["launches"][0]) >= {"name", "mode", "tasks"}
+    assert document["macs"]["executed"] >= document["macs"]["nominal"] > 0
+    assert document["arena_bytes"] > 0 and document["activation_bytes"] > 0 and document["weight_bytes"] > 0
+    assert [program["max_batch"] for program in document["programs"]] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("found", "replacement", "wrong"),
+    [
+        (b'{"name"', b'["name"', "not JSON"),
+        (b'"googlenet"', b'"google\xffet"', "not JSON"),
+        (b"probabilities", b"prob\xffbilities", "not text"),
+    ],
+)
+def test_inspect_survives_what_the_loader_does_not_read(
+    plan: Path, capsys: Captured, tmp_path: Path, found: bytes, replacement: bytes, wrong: str
+) -> None:
+    body = plan.read_bytes()[FILE_HEADER.itemsize :]
+    assert found in body
+    body = body.replace(found, replacement)
+    header = np.frombuffer(plan.read_bytes(), FILE_HEADER, 1).copy()
+    header["hash"] = xxhash.xxh64_intdigest(body)
+    (tmp_path / "a.plan").write_bytes(header.tobytes() + body)
+    status, out, err = run(capsys, "inspect", str(tmp_path / "a.plan"))
+    assert (status, out) == (2, "")
+    assert err.startswith(f"inception: error: {tmp_path / 'a.plan'}: ") and wrong in err
+
+
+def test_names_that_a_terminal_cannot_show(plan: Path, photos: list[str], tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xe4.png")
+    shutil.copy(photos[0], name)
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [*COMMAND, "classify", str(plan), name]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert done.stderr == b"" and b"\\udcff\\udce4.png" in done.stdout
+
+
+def test_classify(plan: Path, photos: list[str], capsys: Captured) -> None:
+    status, out, err = run(capsys, "classify", str(plan), *photos[:3], "--top-k", "2")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert "random" in lines[0]
+    assert lines[1::3] == photos[:3]
+    with Engine(plan) as engine:
+        (best,) = engine.classify(photos[0], top_k=1)
+    assert lines[2].split() == [f"{best.top[0].probability:.2%}", "class", str(best.top[0].index)]
+
+
+def test_classify_as_json_goes_on_after_bad_files(
+    plan: Path, photos: list[str], capsys: Captured, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    bad = [str(tmp_path / "text.jpg"), str(tmp_path / "missing.png")]
+    arguments = (photos[0], bad[0], photos[1], bad[1], photos[2])
+    status, out, err = run(capsys, "classify", "--json", str(plan), *arguments)
+    document = json.loads(out)
+    assert status == 2
+    assert [line.split(": ")[:3] for line in err.splitlines()] == [
+        ["inception", "error", path] for path in bad
+    ]
+    assert document["random_weights"] is True
+    results = document["results"]
+    assert [result["path"] for result in results] == list(arguments)
+    assert [result["error"] is None for result in results] == [True, False, True, False, True]
+    for result in results[::2]:
+        probabilities = [entry["probability"] for entry in result["top"]]
+        assert len(probabilities) == 5 and probabilities == sorted(probabilities, reverse=True)
+        assert result["nan"] is False
+
+
+def test_classify_a_folder_without_a_plan(
+    photos: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import inception_engine
+
+    small = googlenet(width=0.1, input_size=32)
+    monkeypatch.setattr(inception_engine, "googlenet", lambda: small)
+    status, out, err = run(capsys, "classify", str(Path(photos[0]).parent), "--top-k", "1")
+    assert status == 0
+    assert err == "inception: note: no plan given; compiling GoogLeNet with random weights\n"
+    assert out.splitlines()[1::2] == photos
+
+
+def test_classify_says_that_the_output_is_nan(photos: list[str], capsys: Captured, tmp_path: Path) -> None:
+    network = googlenet(width=0.1, input_size=32, classes=10)
+    broken = next(layer for layer in network.layers if layer.name == "fc")
+    broken.bias[3] = np.nan  # type: ignore[attr-defined]
+    network.save(tmp_path / "a.safetensors")
+    path = str(tmp_path / "a.plan")
+    assert cli.main(["build", "-o", path, "--network", str(tmp_path / "a.safetensors")]) == 0
+    status, out, _ = run(capsys, "classify", path, photos[0])
+    assert status == 0 and "NaN" in out and "%" not in out
+    _, out, _ = run(capsys, "classify", path, photos[0], "--json")
+    assert json.loads(out)["results"][0] == {"path": photos[0], "error": None, "nan": True, "top": []}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_many_images_have_a_progress_bar_on_a_terminal(
+    plan: Path, photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    for paths, shown in ((photos, True), (photos[:2], False)):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert cli.main(["classify", str(plan), *paths]) == 0
+        assert (f"/{len(paths)}" in terminal.getvalue()) == shown
+    assert run(capsys, "classify", str(plan), *photos)[2] == ""
+
+
+MISTAKES = [
+    (),
+    ("nonsense",),
+    ("summary", "--norm", "group"),
+    ("summary", "--variant", "resnet"),
+    ("summary", "--third-branch", "4"),
+    ("summary", "--width", "wide"),
+    ("summary", "--width", "-1"),
+    ("summary", "--input-size", "3"),
+    ("build",),
+    ("build", "-o", "{tmp}/x.plan", "--dtype", "fp64"),
+    ("build", "-o", "{tmp}/x.plan", "--target", "tpu"),
+    ("build", "-o", "{tmp}/x.plan", "--target", ""),
+    ("build", "-o", "{tmp}/x.plan", "--batches", "1,two"),
+    ("build", "-o", "{tmp}/x.plan", "--batches", "0"),
+    ("build", "-o", "{tmp}/x.plan", "--max-batch", "-3"),
+    ("build", "-o", "{tmp}/x.plan", "--max-batch", "2", "--batches", "2"),
+    ("build", "-o", "{tmp}/x.plan", "--seed", "-1"),
+    ("build", "-o", "{tmp}/x.plan", "--classes", "0"),
+    ("build", "-o", "{tmp}/x.plan", "--network", "{tmp}/missing.safetensors"),
+    ("build", "-o", "{tmp}/x.plan", "--network", "{text}"),
+    ("build", "-o", "{tmp}/x.plan", "--network", "{text}", "--width", "0.5"),
+    ("build", "-o", "{tmp}/no/folder/x.plan", *SMALL),
+    ("build", "-o", "{tmp}", *SMALL),
+    ("build", "-o", "/dev/null", *SMALL),
+    ("inspect",),
+    ("inspect", "{tmp}/missing.plan"),
+    ("inspect", "{tmp}"),
+    ("inspect", "/dev/zero"),
+    ("inspect", "{text}"),
+    ("inspect", "{truncated}"),
+    ("inspect", "--json", "{changed}"),
+    ("classify",),
+    ("classify", "{plan}"),
+    ("classify", "{plan}", "{tmp}"),
+    ("classify", "{plan}", "{photo}", "--top-k", "0"),
+    ("classify", "{plan}", "{photo}", "--device", "tpu"),
+    ("classify", "{plan}", "{photo}", "--device", "cuda"),
+    ("classify", "{plan}", "{photo}", "--threads", "-1"),
+    ("classify", "{plan}", "{photo}", "--threads", "many"),
+    ("classify", "{plan}", "{text}"),
+    ("classify", "{tmp}/missing.plan", "{photo}"),
+    ("classify", "{text}", "{photo}"),
+    ("classify", "{changed}", "{photo}"),
+]
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
+def test_mistakes_are_one_line_and_status_2(
+    arguments: tuple[str, ...], plan: Path, photos: list[str], capsys: Captured, tmp_path: Path
+) -> None:
+    content = bytearray(plan.read_bytes())
+    inputs = tmp_path / "inputs"
+    work = tmp_path / "work"
+    inputs.mkdir()
+    work.mkdir()
+    (inputs / "text").write_text("neither a plan nor an image")
+    (inputs / "truncated").write_bytes(content[:1000])
+    content[-1] ^= 1
+    (inputs / "changed").write_bytes(content)
+    names = {name: str(inputs / name) for name in ("text", "truncated", "changed")}
+    names |= {"tmp": str(work), "plan": str(plan), "photo": photos[0]}
+    status, _, err = run(capsys, *(argument.format(**names) for argument in arguments))
+    assert status == 2
+    assert err.startswith("inception: error: ") and err.count("\n") == 1 and len(err) < 400
+    assert "Traceback" not in err and "object at" not in err
+    assert list(work.iterdir()) == []
+
+
+def test_a_failing_disk_leaves_the_old_plan(
+    plan: Path, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.plan"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("os.fsync", full)
+    status, _, err = run(capsys, "build", "-o", str(path), *SMALL)
+    assert status == 2 and err == f"inception: error: cannot write {path}: No space left on device\n"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_interrupted_quietly(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_summary", interrupt)
+    assert run(capsys, "summary") == (130, "", "")
+
+
+def test_a_closed_pipe_is_quiet(plan: Path) -> None:
+    command = subprocess.Popen(
+        [*COMMAND, "inspect", str(plan)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert command.stdout is not None
+    command.stdout.close()
+    assert command.stderr is not None
+    assert command.stderr.read() == ""
+    command.stderr.close()
+    assert command.wait() == 141
+
+
+def test_what_is_no_mistake_of_the_user_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "_summary", defect)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["summary"])
+
+
+def test_bench_is_reached(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.bench_main(["--peers", "nobody"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("inception-bench: error: ")

@@ -1,0 +1,466 @@
+"""The Engine against the reference, its arguments and its errors; and the binding against the C header."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_engine import binding, errors, reference
+from inception_engine.compiler import compile
+from inception_engine.compiler.plan import Plan
+from inception_engine.engine import Classification, Engine
+from inception_engine.network import Conv, Linear, MaxPool, Network, Preprocess, Softmax
+from inception_engine.preprocess import normalise, pixels
+from tests.tolerances import TOLERANCES, error
+
+MAX_BATCH = 5
+SHAPE = (3, 8, 10)
+LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    rng = np.random.default_rng(0)
+
+    def weights(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32) / np.float32(np.prod(shape[1:]) ** 0.5)
+
+    return Network(
+        name="tiny",
+        input_shape=SHAPE,
+        layers=(
+            Conv(
+                name="conv",
+                inputs=("input",),
+                weight=weights(20, 3, 3, 3),
+                bias=weights(20),
+                pads=(1, 1, 1, 1),
+            ),
+            MaxPool(name="pool", inputs=("conv",), kernel=(2, 2), stride=(2, 2)),
+            Linear(name="fc", inputs=("pool",), weight=weights(7, 20 * 4 * 5), bias=weights(7)),
+            Softmax(name="softmax", inputs=("fc",)),
+        ),
+        logits="fc",
+        labels=LABELS,
+        preprocess=Preprocess(mean=(100, 110, 120), std=(50, 55, 60), order="BGR", resize=12),
+        metadata={"weights": "random"},
+    )
+
+
+@pytest.fixture(scope="module")
+def plan(network: Network) -> Plan:
+    return compile(network, batches=(2, MAX_BATCH))
+
+
+@pytest.fixture
+def engine(plan: Plan) -> Iterator[Engine]:
+    with Engine(plan, threads=2, poison=True) as engine:
+        yield engine
+
+
+def images(batch: int = MAX_BATCH) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((batch, *SHAPE), dtype=np.float32)
+
+
+def photos(batch: int = MAX_BATCH) -> np.ndarray:
+    channels, height, width = SHAPE
+    return np.random.default_rng(2).integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
+
+
+def test_float32_images_match_the_reference(engine: Engine, network: Network) -> None:
+    expected = reference.run(network, images())["fc"]
+    result = engine.run(images())
+    assert result.dtype == np.float32
+    assert error(result, expected) <= TOLERANCES["fp32"].logits
+
+
+def test_uint8_images_are_normalised_by_the_plan(engine: Engine, network: Network) -> None:
+    normalised = normalise(photos(), network.preprocess)
+    result = engine.run(photos())
+    assert error(result, reference.run(network, normalised)["fc"]) <= TOLERANCES["fp32"].logits
+    assert error(result, engine.run(normalised)) <= TOLERANCES["fp32"].layer
+
+
+def test_tensors_in_tensors_out(engine: Engine) -> None:
+    torch = pytest.importorskip("torch")
+    expected = engine.run(images())
+    tensor = torch.from_numpy(images())
+    for variant in (tensor, tensor.clone().requires_grad_(), tensor.to(memory_format=torch.channels_last)):
+        result = engine.run(variant)
+        assert isinstance(result, torch.Tensor)
+        np.testing.assert_array_equal(result.numpy(), expected)
+    named = engine.run(torch.from_numpy(photos()), outputs=["probabilities"])
+    assert isinstance(named["probabilities"], torch.Tensor)
+
+
+@pytest.mark.parametrize("make", ["meta", "sparse", "bfloat16"])
+def test_tensors_that_numpy_cannot_see_are_refused(engine: Engine, make: str) -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(images())
+    variants = {
+        "meta": tensor.to("meta"),
+        "sparse": tensor.to_sparse(),
+        "bfloat16": tensor.to(torch.bfloat16),
+    }
+    with pytest.raises(errors.InputTypeError, match="tensor of"):
+        engine.run(variants[make])
+
+
+def test_layout_in_memory_does_not_matter(engine: Engine) -> None:
+    whole = images()
+    expected = engine.run(whole)
+    unaligned = np.empty(whole.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(whole.shape)
+    unaligned[:] = whole
+    read_only = whole.copy()
+    read_only.flags.writeable = False
+    reversed_twice = whole[:, :, ::-1].copy()[:, :, ::-1]
+    for variant in (unaligned, read_only, reversed_twice, np.asfortranarray(whole)):
+        np.testing.assert_array_equal(engine.run(variant), expected)
+
+
+def test_any_batch_gives_the_same_bits(engine: Engine) -> None:
+    expected = engine.run(images())
+    for batch in range(1, MAX_BATCH + 1):
+        np.testing.assert_array_equal(engine.run(images()[:batch]), expected[:batch])
+
+
+def test_outputs_by_name(engine: Engine) -> None:
+    results = engine.run(images(), outputs=["probabilities", "logits", "logits"])
+    assert list(results) == ["probabilities", "logits"]
+    np.testing.assert_array_equal(results["logits"], engine.run(images()))
+    np.testing.assert_allclose(results["probabilities"].sum(axis=1), 1, rtol=1e-6)
+    assert engine.run(images(), outputs=[]) == {}
+
+
+def test_outputs_larger_than_a_pixel_keep_their_image(network: Network) -> None:
+    with Engine(compile(network, max_batch=2, keep_all=True)) as engine:
+        assert engine.run(images(2), outputs=["conv"])["conv"].shape == (2, 20, 8, 10)
+
+
+@pytest.mark.parametrize("outputs", [["nothing"], ["logits", "nothing"], "logits"])
+def test_unknown_outputs_are_refused(engine: Engine, outputs: list[str]) -> None:
+    with pytest.raises(errors.OutputNameError):
+        engine.run(images(), outputs=outputs)
+
+
+def test_attributes(engine: Engine, network: Network, plan: Plan) -> None:
+    assert engine.input_shape == SHAPE
+    assert engine.max_batch == MAX_BATCH
+    assert engine.programs == 2
+    assert engine.outputs == {"logits": (7, 1, 1), "probabilities": (7, 1, 1)}
+    assert engine.device == "cpu" and engine.isa in binding.ISAS[1:]
+    assert engine.name == "tiny" and engine.labels == LABELS and engine.random_weights
+    assert engine.preprocess == network.preprocess
+    assert engine.weight_bytes == len(plan.weights) and engine.arena_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "builtin"),
+    [
+        pytest.param(images().astype(np.float64), errors.InputTypeError, TypeError, id="float64"),
+        pytest.param(images().astype(">f4"), errors.InputTypeError, TypeError, id="big-endian"),
+        pytest.param(images().tolist(), errors.InputTypeError, TypeError, id="list"),
+        pytest.param(None, errors.InputTypeError, TypeError, id="None"),
+        pytest.param(images()[0], errors.InputShapeError, ValueError, id="rank"),
+        pytest.param(np.zeros((), np.float32), errors.InputShapeError, ValueError, id="scalar"),
+        pytest.param(images().transpose(0, 2, 3, 1), errors.InputShapeError, ValueError, id="float-NHWC"),
+        pytest.param(photos().transpose(0, 3, 1, 2), errors.InputShapeError, ValueError, id="uint8-NCHW"),
+        pytest.param(images()[:, :, :, :-1], errors.InputShapeError, ValueError, id="width"),
+        pytest.param(images(0), errors.BatchError, ValueError, id="batch-0"),
+        pytest.param(images(MAX_BATCH + 1), errors.BatchError, ValueError, id="large-batch"),
+    ],
+)
+def test_wrong_images_are_refused(
+    engine: Engine, wrong: np.ndarray, kind: type[Exception], builtin: type[Exception]
+) -> None:
+    with pytest.raises(kind) as caught:
+        engine.run(wrong)
+    assert isinstance(caught.value, errors.EngineError) and isinstance(caught.value, builtin)
+    assert "\n" not in str(caught.value)
+    engine.run(images())  # and the engine goes on
+
+
+def test_the_c_library_checks_the_batch_itself(engine: Engine) -> None:
+    engine.max_batch = 1000
+    with pytest.raises(errors.BatchError, match=f"1 to {MAX_BATCH}"):
+        engine.run(images(MAX_BATCH + 1))
+
+
+def test_nan_propagates_to_its_image_alone(engine: Engine) -> None:
+    batch = images()
+    batch[1, 2, 3, 4] = np.nan
+    result = engine.run(batch)
+    assert np.isnan(result[1]).any()
+    np.testing.assert_array_equal(np.delete(result, 1, axis=0), np.delete(engine.run(images()), 1, axis=0))
+
+
+def test_threads_can_share_an_engine(engine: Engine) -> None:
+    batches = [images() * np.float32(scale) for scale in range(1, 5)]
+    expected = [engine.run(batch) for batch in batches]
+
+    def run(index: int) -> bool:
+        return all(np.array_equal(engine.run(batches[index]), expected[index]) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(4)))
+
+
+def test_use_after_close_is_an_error(plan: Plan) -> None:
+    with Engine(plan) as engine:
+        pass
+    engine.close()
+    with pytest.raises(errors.ClosedError, match="closed"):
+        engine.run(images())
+
+
+def test_a_forked_process_is_told_to_make_its_own(engine: Engine) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            engine.run(images())
+        except errors.ClosedError:
+            engine.close()  # must not wait for threads that this process does not have
+            os._exit(0)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    engine.run(images())
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"device": "tpu"}, errors.DeviceError),
+        ({"device": "cuda"}, errors.DeviceError),
+        ({"isa": "neon"}, errors.ArgumentError),
+        ({"threads": -1}, errors.ArgumentError),
+        ({"threads": 2**32}, errors.ArgumentError),
+        ({"threads": 100_000}, errors.ArgumentError),
+    ],
+)
+def test_wrong_options_are_refused(plan: Plan, options: dict[str, Any], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        Engine(plan, **options)
+
+
+def test_a_plan_comes_as_object_content_or_file(plan: Plan, tmp_path: Path) -> None:
+    plan.save(tmp_path / "tiny.plan")
+    expected = Engine(plan).run(images())
+    for source in (plan.to_bytes(), tmp_path / "tiny.plan", str(tmp_path / "tiny.plan")):
+        np.testing.assert_array_equal(Engine(source).run(images()), expected)
+
+
+def test_files_that_are_no_plans(plan: Plan, tmp_path: Path) -> None:
+    content = plan.to_bytes()
+    newer = bytearray(content)
+    newer[8] = 99
+    changed = bytearray(content)
+    changed[-1] ^= 1
+    files: dict[str, tuple[bytes, type[errors.PlanError]]] = {
+        "truncated": (content[:-100], errors.PlanTruncated),
+        "foreign": (b"PK\x03\x04" * 100, errors.PlanForeign),
+        "empty": (b"", errors.PlanForeign),
+        "newer": (bytes(newer), errors.PlanVersion),
+        "changed": (bytes(changed), errors.PlanHash),
+    }
+    for name, (data, kind) in files.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(errors.PlanError) as caught:
+            Engine(tmp_path / name)
+        assert type(caught.value) is kind, name
+        assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)
+    for path in (tmp_path / "missing", tmp_path, "nul\0byte"):
+        with pytest.raises(errors.FileError) as failed:
+            Engine(path)
+        assert isinstance(failed.value, OSError)
+
+
+def test_a_plan_for_another_machine_is_refused(plan: Plan) -> None:
+    other = Plan.from_bytes(plan.to_bytes())
+    for program in other.programs:
+        program.header["target"] = 2
+    with pytest.raises(errors.NoProgramError):
+        Engine(other)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"labels": ["one", "two"]}, id="labels"),
+        pytest.param({"labels": 3}, id="labels-type"),
+        pytest.param({"preprocess": {"std": [1, 0, 1]}}, id="std"),
+        pytest.param({"preprocess": {"mean": [1, 2]}}, id="mean"),
+        pytest.param({"preprocess": {"order": "RBG"}}, id="order"),
+        pytest.param({"preprocess": {"resize": -1}}, id="resize"),
+        pytest.param({"preprocess": {"resize": "large"}}, id="resize-type"),
+        pytest.param({"preprocess": {"colour": 1}}, id="unknown-field"),
+        pytest.param({"preprocess": 3}, id="preprocess-type"),
+        pytest.param([], id="not-an-object"),
+    ],
+)
+def test_damaged_metadata_is_refused(plan: Plan, metadata: dict[str, object]) -> None:
+    damaged = Plan(metadata=metadata, weights=plan.weights, programs=plan.programs)
+    with pytest.raises(errors.PlanMetadata):
+        Engine(damaged)
+
+
+def test_classify_keeps_order_and_outlives_a_bad_file(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index, photo in enumerate(photos(9)):
+        Image.fromarray(photo).save((folder if index else tmp_path) / f"{index}.png")
+    (folder / "4.png").write_text("no image")
+    results = engine.classify([tmp_path / "0.png", folder, tmp_path / "missing.jpg"], top_k=3)
+    assert [Path(result.path or "").name for result in results] == [f"{i}.png" for i in range(9)] + [
+        "missing.jpg"
+    ]
+    assert isinstance(results[4].error, errors.ImageForeign) and results[4].top == ()
+    assert isinstance(results[9].error, errors.ImageUnreadable)
+    for index in (0, 1, 2, 3, 5, 6, 7, 8):
+        expected = engine.run(pixels(photos(9)[index], engine.preprocess, SHAPE)[None])[0]
+        assert results[index].error is None
+        assert_ranked(results[index], expected, 3)
+
+
+def assert_ranked(result: Classification, logits: np.ndarray, top_k: int) -> None:
+    probabilities = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum()
+    order = np.argsort(-probabilities)[:top_k]
+    assert [prediction.index for prediction in result.top] == order.tolist()
+    assert [prediction.label for prediction in result.top] == [LABELS[i] for i in order]
+    np.testing.assert_allclose([p.probability for p in result.top], probabilities[order], rtol=1e-9)
+
+
+def test_classify_takes_images_in_memory(engine: Engine, tmp_path: Path) -> None:
+    photo = photos(1)[0]
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    (expected,) = engine.classify(str(tmp_path / "a.png"))
+    assert expected.path == str(tmp_path / "a.png") and len(expected.top) == 5
+    for source in (photo, Image.fromarray(photo), [photo], photo[None], iter([Image.fromarray(photo)])):
+        (result,) = engine.classify(source)
+        assert result == Classification(None, expected.top)
+
+
+def test_classify_takes_normalised_images_of_any_batch(engine: Engine) -> None:
+    torch = pytest.importorskip("torch")
+    many = images(2 * MAX_BATCH + 1)
+    results = engine.classify(many, top_k=100)
+    assert len(results) == len(many)
+    assert_ranked(results[-1], engine.run(many[-1:])[0], len(LABELS))
+    assert engine.classify(many[0], top_k=100) == results[:1]
+    assert engine.classify(torch.from_numpy(many), top_k=100) == results
+
+
+def test_classify_says_so_when_the_output_is_nan(engine: Engine) -> None:
+    batch = images()
+    batch[1] = np.nan
+    results = engine.classify(batch)
+    assert [result.nan for result in results] == [False, True, False, False, False]
+    assert results[1].top == () and results[1].error is None
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (3, errors.InputTypeError),
+        ([3], errors.InputTypeError),
+        (np.zeros((8, 10), np.float32), errors.InputShapeError),
+        (np.zeros((0, 3, 8, 10), np.float32), errors.BatchError),
+        (np.zeros((3, 8, 10), np.float64), errors.InputTypeError),
+        (np.zeros((3, 9, 10), np.float32), errors.InputShapeError),
+    ],
+)
+def test_classify_refuses_what_is_no_image(engine: Engine, source: np.ndarray, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        engine.classify(source)
+
+
+def test_classify_refuses_top_0(engine: Engine) -> None:
+    with pytest.raises(errors.ArgumentError):
+        engine.classify(photos(), top_k=0)
+
+
+def test_running_on_arrays_imports_no_torch(plan: Plan, tmp_path: Path) -> None:
+    plan.save(tmp_path / "tiny.plan")
+    code = (
+        "import sys, numpy, inception_engine as ie\n"
+        "with ie.Engine(sys.argv[1]) as engine:\n"
+        "    images = numpy.zeros((1, 3, 8, 10), numpy.float32)\n"
+        "    assert engine.run(images).shape == (1, 7) and engine.classify(images)\n"
+        "assert not {'torch', 'triton', 'onnx'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "tiny.plan")], check=True)
+
+
+def test_a_missing_or_other_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = binding.library_path()
+    binding.library.cache_clear()
+    monkeypatch.setattr(binding, "ABI_VERSION", 99)
+    with pytest.raises(errors.LibraryError, match="ABI version 1, this package needs 99"):
+        binding.library()
+    monkeypatch.undo()
+    monkeypatch.setenv(binding.LIBRARY_VARIABLE, str(tmp_path / "nothing.so"))
+    with pytest.raises(errors.LibraryError, match=r"nothing\.so"):
+        binding.library()
+    (tmp_path / "nothing.so").write_text("not a library")
+    with pytest.raises(errors.LibraryError, match="cannot be used"):
+        binding.library()
+    monkeypatch.setenv(binding.LIBRARY_VARIABLE, str(path))
+    assert binding.library().ie_abi_version() == binding.ABI_VERSION
+    binding.library.cache_clear()
+
+
+ROOT = Path(__file__).parents[1]
+HEADER = (ROOT / "inception_engine/runtime/include/inception_engine.h").read_text()
+
+
+def test_every_status_of_the_header_has_its_error() -> None:
+    statuses = {name: int(value) for name, value in re.findall(r"(IE_(?:ERROR|PLAN)_\w+) = (\d+)", HEADER)}
+    assert len(statuses) == len(set(statuses.values())) > 30
+    classes = {}
+    for name, value in statuses.items():
+        with pytest.raises(errors.EngineError, match="why") as caught:
+            errors.raise_for_status(value, "why")
+        classes[name] = type(caught.value)
+        assert caught.value.status == value
+        assert isinstance(caught.value, errors.PlanError) == name.startswith("IE_PLAN_")
+        assert binding.library().ie_status_name(value) == name.encode()
+    assert len(set(classes.values())) == len(statuses) and errors.EngineError not in classes.values()
+    errors.raise_for_status(0, "")
+
+
+def test_the_binding_declares_what_the_header_does() -> None:
+    functions = set(re.findall(r"IE_API [\w *]*?(ie_\w+)\(", HEADER))
+    assert functions == binding._FUNCTIONS.keys()
+    for structure, fields in {
+        "engine_options": binding.EngineOptions,
+        "context_options": binding.ContextOptions,
+        "engine_info": binding.EngineInfo,
+        "output_info": binding.OutputInfo,
+        "input": binding.Input,
+        "output": binding.Output,
+    }.items():
+        body = re.search(rf"typedef struct ie_{structure} {{(.*?)}} ie_{structure};", HEADER, re.DOTALL)
+        assert body is not None
+        code = re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL)
+        sizes = {"uint32_t": 4, "uint64_t": 8}
+        declared = [
+            (name, 8 if "*" in declaration else sizes[declaration.split()[0]])
+            for declaration in code.split(";")[:-1]
+            for name in re.findall(r"\w+(?= *(?:,|$))", declaration)
+        ]
+        assert declared == [(field[0], ctypes.sizeof(field[1])) for field in fields._fields_], structure
+    for prefix, names in (("IE_DEVICE", binding.DEVICES), ("IE_ISA", binding.ISAS)):
+        for value, name in enumerate(names):
+            assert f"{prefix}_{name.upper()} = {value}" in HEADER
+    assert f"#define IE_ABI_VERSION {binding.ABI_VERSION}u" in HEADER
+    assert f"#define IE_MESSAGE_BYTES {binding.MESSAGE_BYTES}" in HEADER
