@@ -262,7 +262,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         document = report(Plan.load(path))
     except PlanError as error:
         raise type(error)(f"{path}: {error}") from None
-    print(json.dumps(document, indent=2) if arguments.json else render(document))
+    print(json.dumps(document, indent=2) if arguments.json else _printable(render(document)))
     return 0
 
 
@@ -320,12 +320,17 @@ def _engine(plan: str | None, arguments: argparse.Namespace) -> Engine:
     return Engine(compile(googlenet(), max_batch=DEFAULT_BATCH), **options)
 
 
+def _printable(text: str) -> str:
+    """Names and labels come from the plan: control characters in them must not reach the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
 def _as_text(result: Classification) -> Iterator[str]:
     yield str(result.path)
     if result.nan:
         yield "  no classes: the network's output holds NaN"
     for prediction in result.top:
-        yield f"  {prediction.probability:7.2%}  {prediction.label}"
+        yield f"  {prediction.probability:7.2%}  {_printable(prediction.label)}"
 
 
 def _as_json(result: Classification) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import xxhash
 from PIL import Image
 
 from inception_engine import Engine, Network, Plan, cli, googlenet
+from inception_engine import compile as ie_compile
 from inception_engine.compiler.plan import FILE_HEADER
 
 SMALL = ("--width", "0.1", "--input-size", "32", "--classes", "10")
@@ -152,6 +154,21 @@ def test_names_that_a_terminal_cannot_show(plan: Path, photos: list[str], tmp_pa
     command = [*COMMAND, "classify", str(plan), name]
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert done.stderr == b"" and b"\\udcff\\udce4.png" in done.stdout
+
+
+def test_control_characters_in_a_plan_do_not_reach_the_terminal(
+    photos: list[str], tmp_path: Path, capsys: Captured
+) -> None:
+    network = googlenet(width=0.25, classes=2, input_size=64)
+    hostile = dataclasses.replace(network, name="\x1b[2Jnet", labels=("\x1b]0;title\x07", "a\rb"))
+    ie_compile(hostile).save(tmp_path / "hostile.plan")
+    for command in (("inspect",), ("classify",)):
+        status, out, _ = run(
+            capsys, *command, str(tmp_path / "hostile.plan"), *photos[: command == ("classify",)]
+        )
+        assert status == 0
+        assert "?" in out
+        assert all(c.isprintable() or c == "\n" for c in out)
 
 
 def test_classify(plan: Path, photos: list[str], capsys: Captured) -> None:

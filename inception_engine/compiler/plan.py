@@ -207,8 +207,8 @@ class Plan:
             begin, size = int(record["offset"]), int(record["bytes"])
             if record["kind"] == Section.METADATA:
                 try:
-                    metadata = json.loads(data[begin : begin + size])
-                except (ValueError, RecursionError) as error:  # the loader carries it unread
+                    metadata = dict(json.loads(data[begin : begin + size]))
+                except (TypeError, ValueError, RecursionError) as error:  # the loader carries it unread
                     raise PlanMetadata(f"the plan's metadata is not JSON: {error}") from None
             elif record["kind"] == Section.WEIGHTS:
                 weights = np.frombuffer(data, np.uint8, size, begin)
