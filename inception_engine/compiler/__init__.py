@@ -128,9 +128,11 @@ def _program(
         record["wait_begin"], record["wait_count"] = len(waits), len(task.waits)
         waits += [(counter, scheduled.signals[counter]) for counter in task.waits]
 
-    launches = np.zeros(1, plan.LAUNCH)
-    launches["task_count"], launches["mode"] = len(tasks), target.launch
-    strings.put(launches[0], "name", network.name)
+    launches = np.zeros(len(scheduled.launches), plan.LAUNCH)
+    for record, launch in zip(launches, scheduled.launches, strict=True):
+        record["first_task"], record["task_count"] = launch.first_task, launch.task_count
+        record["mode"] = launch.mode
+        strings.put(record, "name", launch.name or network.name)
 
     header = np.zeros((), plan.PROGRAM_HEADER)
     header["target"], header["dtype"], header["max_batch"] = target.kind, dtype, batch

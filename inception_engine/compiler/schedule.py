@@ -8,12 +8,13 @@ buffer must be done as well; one JOIN task, which only waits, says so for all ta
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from inception_engine.compiler.arena import Lifetime, place
 from inception_engine.compiler.lower import Buffer, Lowered, Op
-from inception_engine.compiler.plan import NONE
+from inception_engine.compiler.plan import NONE, LaunchMode
 from inception_engine.compiler.targets import Target
 
 
@@ -28,9 +29,18 @@ class Task:
     signal: int = NONE
 
 
+@dataclass(frozen=True)
+class Launch:
+    name: str  # empty: of the whole network
+    mode: LaunchMode
+    first_task: int
+    task_count: int
+
+
 @dataclass(eq=False)
 class Schedule:
     tasks: list[Task] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)  # how many tasks signal each counter
     offsets: dict[Buffer, int] = field(default_factory=dict)
     arena_bytes: int = 0
@@ -44,16 +54,16 @@ def schedule(lowered: Lowered, target: Target, *, batch: int, element: int, reus
 class _Scheduler:
     def __init__(self, lowered: Lowered, target: Target, batch: int, element: int) -> None:
         self.lowered = lowered
+        self.target = target
         self.batch = batch
         self.element = element
         self.result = Schedule()
+        self.last_join = NONE  # counter of the newest JOIN of the launch
         self.tile_rows = {b: target.tile_rows(b.height, b.width, batch) for b in lowered.buffers}
         for op in lowered.ops:
             buffer = op.target.buffer
-            rows = batch * buffer.rows
-            op.tile = target.tile(op.kind, op.target.padded, min(self.tile_rows[buffer], rows), rows)
-        self.steps = _steps(lowered.ops)
-        self.delay = target.delay
+            op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
+        self.launches = _launches(_steps(lowered.ops), target.launch)
         self.readers: dict[Buffer, list[Op]] = defaultdict(list)
         self.writers: dict[Buffer, list[Op]] = defaultdict(list)
         for op in lowered.ops:
@@ -69,26 +79,27 @@ class _Scheduler:
 
     def run(self, reuse: bool) -> Schedule:
         earlier = self._place_buffers(reuse)
-        joined: set[Op] = set()
-        for step in self.steps:
-            due = {op for writer in step for op in earlier[writer.target.buffer]} - joined
-            if due:
-                self._join(due)
-                joined |= due
-            # A task that reuses memory waits for the newest JOIN, and each JOIN waits for the one before it.
-            join = (self.last_join,) if any(earlier[op.target.buffer] for op in step) else ()
-            for op, row, column in _interleaved(step, self.batch):
-                waits = (
-                    (*join, *self._bands_read(op, row))
-                    if earlier[op.target.buffer]
-                    else self._bands_read(op, row)
-                )
-                band = self.counters[op.target.buffer][row // op.tile[0]]
-                self.result.tasks.append(Task(op, row, column, waits, band))
-                self.result.signals[band] += 1
+        done: set[Op] = set()  # before the current step: in an earlier launch, or behind a JOIN of this one
+        for name, mode, steps in self.launches:
+            first = len(self.result.tasks)
+            self.last_join = NONE
+            written = {op.target.buffer for step in steps for op in step}
+            for step in steps:
+                due = {op for writer in step for op in earlier[writer.target.buffer]} - done
+                if due:
+                    self._join(due)
+                    done |= due
+                for op, row, column in _interleaved(step, self.batch):
+                    waits = self._bands_read(op, row) if op.source and op.source.buffer in written else ()
+                    if earlier[op.target.buffer] and self.last_join != NONE:
+                        # The newest JOIN stands for those before it, which it waits for.
+                        waits = (self.last_join, *waits)
+                    band = self.counters[op.target.buffer][row // op.tile[0]]
+                    self.result.tasks.append(Task(op, row, column, waits, band))
+                    self.result.signals[band] += 1
+            done.update(op for step in steps for op in step)
+            self.result.launches.append(Launch(name, mode, first, len(self.result.tasks) - first))
         return self.result
-
-    last_join = NONE
 
     def _join(self, due: set[Op]) -> None:
         """A task that waits until all of ``due`` are done, and for the JOIN before it."""
@@ -102,8 +113,7 @@ class _Scheduler:
 
     def _bands_read(self, op: Op, row: int) -> tuple[int, ...]:
         """Counters of the bands that hold the input rows of the tile whose first row is ``row``."""
-        if op.source is None:
-            return ()
+        assert op.source is not None
         out_h, out_w = op.out_size
         in_h, in_w = op.in_size
         last = min(row + op.tile[0], self.batch * out_h * out_w) - 1
@@ -115,17 +125,23 @@ class _Scheduler:
 
     def _place_buffers(self, reuse: bool) -> dict[Buffer, list[Op]]:
         """Offsets for all buffers. Returns, per buffer, the ops that used its memory before it."""
-        step_of = {op: i for i, step in enumerate(self.steps) for op in step}
+        # Within a launch that is a whole network memory is reused from step to step; shorter launches keep theirs,
+        # so that they need no JOIN.
+        whole = self.target.launch == LaunchMode.NETWORK
+        moments = [[step] for _, _, steps in self.launches for step in steps]
+        if not whole:
+            moments = [steps for _, _, steps in self.launches]
+        moment_of = {op: i for i, steps in enumerate(moments) for step in steps for op in step}
         kept = {view.buffer for view in self.lowered.outputs.values()}
         buffers = self.lowered.buffers
         lifetimes = []
         for buffer in buffers:
             # A reader's signals are those of the buffer that it writes, so it counts as done with that buffer.
-            done = [step_of[w] for op in self.readers[buffer] for w in self.writers[op.target.buffer]]
-            last = max(done + [step_of[op] for op in self.writers[buffer]]) + self.delay
+            done = [moment_of[w] for op in self.readers[buffer] for w in self.writers[op.target.buffer]]
+            last = max(done + [moment_of[op] for op in self.writers[buffer]]) + self.target.delay
             if buffer in kept or not reuse:
-                last = len(self.steps)
-            first = min(step_of[op] for op in self.writers[buffer]) if reuse else 0
+                last = len(moments)
+            first = min(moment_of[op] for op in self.writers[buffer]) if reuse else 0
             lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * self.element))
         offsets, self.result.arena_bytes = place(lifetimes)
         self.result.offsets = dict(zip(buffers, offsets, strict=True))
@@ -172,6 +188,19 @@ def _steps(ops: list[Op]) -> list[list[Op]]:
             groups = [[op for op in same if op in awaited], [op for op in same if op not in awaited]]
             steps += [group for group in groups if group]
     return steps
+
+
+def _launches(steps: list[list[Op]], mode: LaunchMode) -> list[tuple[str, LaunchMode, list[list[Op]]]]:
+    """(name, mode, steps) of each launch: everything, or one per module and one for what lies between two modules."""
+    if mode == LaunchMode.NETWORK:
+        return [("", mode, steps)]
+    launches: list[tuple[str, LaunchMode, list[list[Op]]]] = []
+    for module, group in itertools.groupby(steps, key=lambda step: step[0].module):
+        inside = list(group)
+        ends = dict.fromkeys((inside[0][0].name, inside[-1][-1].name))
+        name = module or " to ".join(ends)
+        launches.append((name, LaunchMode.MODULE if module else LaunchMode.LAYER, inside))
+    return launches
 
 
 def _reads(op: Op, other: Op) -> bool:

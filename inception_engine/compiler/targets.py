@@ -10,10 +10,13 @@ from inception_engine.network import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """``tile_pixels``: rows that a tile aims at. ``tasks_per_op``: below it an op is cut by columns too.
+    """``channel_align``: channels of an activation's slice are padded to a multiple of it. ``fold_up_to``: elements of
+    a first convolution's window row that are read as one run.
 
-    ``delay``: how many steps of the schedule a buffer's memory rests after its last use before it is
-    reused, so that waiting for its last readers costs nothing.
+    ``tile_pixels``, ``tile_columns``: size that a tile aims at, or has if ``fixed_tiles``. ``tasks_per_op``: below
+    it an op is cut by columns too. ``launch``: what one launch holds. ``delay``: how many steps of the schedule a
+    buffer's memory rests after its last use before it is reused, so that waiting for its last readers costs
+    nothing.
     """
 
     name: str
@@ -22,14 +25,17 @@ class Target:
     channel_align: int
     fold_up_to: int
     tile_pixels: int
-    tasks_per_op: int
     tile_columns: int
+    fixed_tiles: bool = False
+    tasks_per_op: int = 1
     launch: LaunchMode
-    delay: int
+    delay: int = 0
 
     def tile_rows(self, height: int, width: int, batch: int) -> int:
-        """Rows of a tile of any op that writes a buffer of this size: whole lines, whole images when small."""
+        """Rows of a tile of any op that writes a buffer of this size; if free: whole lines, whole images when small."""
         image = height * width
+        if self.fixed_tiles:
+            return self.tile_pixels
         if image <= self.tile_pixels:
             return image * min(batch, max(1, self.tile_pixels // image))
         return width * max(1, self.tile_pixels // width)
@@ -38,6 +44,8 @@ class Target:
         """(rows, columns) of an op's tiles. ``rows``: of the whole output at the maximum batch."""
         if kind in (OpKind.LRN, OpKind.SOFTMAX, OpKind.INPUT):
             return tile_rows, columns
+        if self.fixed_tiles:
+            return tile_rows, self.tile_columns
         bands = -(-rows // tile_rows)
         parts = min(-(-self.tasks_per_op // bands), -(-columns // self.tile_columns))
         # Whole panels, and a last tile that is nearly full: 208 columns are 80, 80, 48 rather than 64, 64, 64, 16.
@@ -55,8 +63,8 @@ CPU = Target(
     channel_align=1,
     fold_up_to=64,
     tile_pixels=224,
-    tasks_per_op=8,
     tile_columns=64,
+    tasks_per_op=8,
     launch=LaunchMode.NETWORK,
     delay=1,
 )
