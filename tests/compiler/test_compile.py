@@ -183,7 +183,7 @@ def test_a_launch_per_module(googlenet: Network, monkeypatch: pytest.MonkeyPatch
     assert between == ["input to pool2", "pool3", "pool4", "avgpool to softmax"]
     assert not (program.tasks["op"] == NONE).any()
     # The launch of the stem keeps all that it makes, which is most of the network's activations.
-    stem = [b for b in {int(op["out_buffer"]) for op in program.ops if not program.text(op, "module")}]
+    stem = {int(op["out_buffer"]) for op in program.ops if not program.text(op, "module")}
     kept = sum(int(program.buffers[b]["rows"]) * int(program.buffers[b]["pitch"]) * 4 for b in stem)
     assert program.header["arena_bytes"] <= 1.05 * kept < program.header["activation_bytes"]
     for seed in range(40):
