@@ -87,8 +87,8 @@ def _apply(layer: Layer, inputs: list[torch.Tensor]) -> torch.Tensor:
             count = sums(_pad(inside, layer.pads, 1.0 if layer.count_include_pad else 0.0))
             return sums(_pad(x, layer.pads, 0.0)) / count
         case LRN():
-            # (size - 1) // 2 channels before and size // 2 behind, as ONNX defines it.
-            before, behind = (layer.size - 1) // 2, layer.size // 2
+            # As torch does it; ONNX puts the odd channel of an even size behind.
+            before, behind = layer.size // 2, (layer.size - 1) // 2
             squares = F.pad(x * x, (0, 0, 0, 0, before, behind))
             total = sum(squares[:, i : i + x.shape[1]] for i in range(layer.size))
             return x / (layer.k + layer.alpha / layer.size * total) ** layer.beta

@@ -9,7 +9,6 @@ of what a safe program is. Written from plan_format.h, items 7 to 13, and quadra
 from __future__ import annotations
 
 from math import gcd
-from types import SimpleNamespace as Record
 
 from tests.plans import (
     CONV,
@@ -20,6 +19,7 @@ from tests.plans import (
     PANEL,
     SOFTMAX,
     Program,
+    Record,
     is_folded,
 )
 

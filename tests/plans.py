@@ -1,7 +1,7 @@
 """Plan files built by hand: small programs, valid and invalid, for the judges of the loader.
 
 The records are written from the text of runtime/plan_format.h and share nothing with the compiler, so that a
-misreading of the format shows up as a disagreement. Records are mutable namespaces: `copy` a program before changing it.
+misreading of the format shows up as a disagreement. Records are mutable: `copy` a program before changing it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from types import SimpleNamespace as Record
+from types import SimpleNamespace
 from typing import Any
 
 import xxhash
@@ -27,6 +27,10 @@ NETWORK, MODULE, LAYER = 1, 2, 3
 ELEMENT_BYTES = {FP32: 4, FP16: 2, BF16: 2}
 ALIGNMENT = 64
 PANEL = 16
+
+
+class Record(SimpleNamespace):
+    """One row of a table; its fields are attributes."""
 
 
 class Layout:

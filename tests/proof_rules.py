@@ -10,7 +10,6 @@ tasks and rows with no care for speed. Together with `happens_before` it pins th
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace as Record
 
 from tests.plans import (
     ALIGNMENT,
@@ -36,6 +35,7 @@ from tests.plans import (
     RELU,
     SOFTMAX,
     Program,
+    Record,
     buffer_bytes,
     is_folded,
     overlapping,
@@ -66,12 +66,14 @@ def _fields(program: Program) -> set[str]:
         found.add("IE_PLAN_VALUE")
     if not all(1 <= v < MAX_SIZE for v in (header.input_channels, header.input_height, header.input_width)):
         found.add("IE_PLAN_VALUE")
+    if header.counter_count > len(program.tasks):
+        found.add("IE_PLAN_LIMIT")
     for index, buffer in enumerate(program.buffers):
         if buffer.dtype not in (FP32, header.dtype) or buffer.dtype not in ELEMENT_BYTES:
             found.add("IE_PLAN_VALUE")
             continue
         whole = (
-            1 <= buffer.rows and buffer.rows * header.max_batch < MAX_ROWS and 1 <= buffer.pitch < MAX_SIZE
+            buffer.rows >= 1 and buffer.rows * header.max_batch < MAX_ROWS and 1 <= buffer.pitch < MAX_SIZE
         )
         inside = buffer.offset + buffer_bytes(program, index) <= header.arena_bytes
         if not whole or not inside or buffer.offset % ALIGNMENT:
@@ -262,7 +264,7 @@ def _tables(program: Program) -> set[str]:
         end += task.wait_count
         if task.signal != NONE and task.signal >= program.header.counter_count:
             found.add("IE_PLAN_VALUE")
-        if task.op != NONE and task.op >= len(ops) or task.op == NONE and (task.row or task.column):
+        if (task.op != NONE and task.op >= len(ops)) or (task.op == NONE and (task.row or task.column)):
             found.add("IE_PLAN_VALUE")
     if end != len(program.waits):
         found.add("IE_PLAN_TABLES")

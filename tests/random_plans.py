@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace as Record
 from typing import Any
 
 from tests.plans import (
@@ -25,10 +24,10 @@ from tests.plans import (
     NETWORK,
     NONE,
     PANEL,
-    RELU,
     SOFTMAX,
     Builder,
     Program,
+    Record,
 )
 
 

@@ -109,13 +109,13 @@ def test_average_pool(window, count_include_pad) -> None:
         np.testing.assert_allclose(actual[n, :, y, x], np.sum(pixels, axis=0) / count, atol=1e-13)
 
 
-@pytest.mark.parametrize("size", [1, 3, 5, 7, 11])
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 7, 11])
 def test_lrn(size) -> None:
     alpha, beta, k = 0.7, 0.75, 2.0
     actual = run(LRN(name="lrn", inputs=("input",), size=size, alpha=alpha, beta=beta, k=k))
     x = IMAGES.astype(np.float64)
     for c in range(SHAPE[0]):
-        around = x[:, max(0, c - size // 2) : c + size // 2 + 1]
+        around = x[:, max(0, c - size // 2) : c + (size - 1) // 2 + 1]
         expected = x[:, c] / (k + alpha / size * (around**2).sum(1)) ** beta
         np.testing.assert_allclose(actual[:, c], expected, rtol=1e-12)
 

@@ -17,9 +17,9 @@ class Tolerance:
 
 
 # Measured against the float64 reference on the seeded GoogLeNet, worst layer of six seeds and variants: torch, ONNX
-# Runtime and the engine up to 4e-6, and 1.3e-6 at the logits; on 500 random small networks up to 5e-6, where few outputs
-# cancel. Another order of summation moves these by a factor of two or so. What must be found is far away: a weight
-# that is off by 5 % gives 2e-2 in its layer and 9e-4 at the logits, dropping the LRN layers 4e-3 and 2e-3.
+# Runtime and the engine up to 4e-6, and 1.3e-6 at the logits; on 500 random small networks up to 5e-6, where few
+# outputs cancel. Another order of summation moves these by a factor of two or so. What must be found is far away: a
+# weight that is off by 5 % gives 2e-2 in its layer and 9e-4 at the logits, dropping the LRN layers 4e-3 and 2e-3.
 TOLERANCES = {"fp32": Tolerance(layer=1e-5, logits=1e-4)}
 
 # Weights and biases that were folded in float64 and rounded to float32 once, relative to the largest.

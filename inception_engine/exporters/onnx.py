@@ -134,6 +134,10 @@ class _Graph:
                 self.node("AveragePool", layer.inputs, name, kernel_shape=layer.kernel, strides=layer.stride,
                           pads=layer.pads, count_include_pad=int(layer.count_include_pad))  # fmt: skip
             case LRN():
+                if layer.size % 2 == 0:
+                    raise ExportError(
+                        f"layer {name}: ONNX places the {layer.size} channels of an even LRN differently"
+                    )
                 self.node(
                     "LRN",
                     layer.inputs,

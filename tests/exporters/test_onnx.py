@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inception_engine import reference
-from inception_engine.network import AveragePool, Conv, Linear, MaxPool, Network, Softmax
+from inception_engine.network import LRN, AveragePool, Conv, Linear, MaxPool, Network, Softmax
 from inception_engine.seeded import googlenet
 from inception_engine.spec import PRESETS
 from tests.tolerances import violations
@@ -102,6 +102,11 @@ def test_what_cannot_be_exported() -> None:
     after = Conv(name="conv", inputs=("fc",), weight=weight, bias=np.ones(2, np.float32))
     with pytest.raises(ExportError, match="conv"):
         to_onnx(small(linear("fc", "input", 60), after, logits="conv"))
+
+
+def test_even_lrn() -> None:
+    with pytest.raises(ExportError, match="even"):
+        to_onnx(small(LRN(name="lrn", inputs=("input",), size=4), logits="lrn"))
 
 
 def test_layers_that_nothing_needs_are_left_out() -> None:

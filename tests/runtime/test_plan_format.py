@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from inception_engine.compiler import plan as mirror
 
+from inception_engine.compiler import plan as mirror
 from tests import plans
 
 HEADER = Path(__file__).parents[2] / "inception_engine" / "runtime" / "plan_format.h"
@@ -123,7 +123,7 @@ def test_the_tests_records_are_the_struct(struct: str, layout: dict[str, Any]) -
 
 def test_constants(layout: dict[str, Any]) -> None:
     assert {name: layout[name] for name in CONSTANTS} == CONSTANTS
-    assert mirror.MAGIC == layout["kMagic"].encode() + b"\n"
+    assert layout["kMagic"].encode() + b"\n" == mirror.MAGIC
 
 
 @pytest.mark.parametrize("name", ENUMS)

@@ -7,9 +7,11 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from inception_engine.binding import check_plan
 
+from inception_engine.binding import check_plan
+from inception_engine.compiler import compile
 from tests import happens_before, plans, proof_rules
 from tests.loader import STATUS, verdict
 from tests.plans import (
@@ -37,6 +39,7 @@ from tests.plans import (
     plan_file,
     small_program,
 )
+from tests.random_networks import random_network
 from tests.random_plans import mutated, random_program
 
 Change = Callable[[Program], object]
@@ -457,6 +460,15 @@ def test_a_window_of_too_many_weights() -> None:
     assert verdict(plan_file(program)) == "IE_PLAN_LIMIT"
 
 
+def test_counters_that_nobody_signals_take_no_memory() -> None:
+    """The loader and every context hold memory for each counter; a counter without tasks is of no use."""
+    program = small_program()
+    program.header.counter_count = len(program.tasks)
+    assert verdict(plan_file(program)) == "IE_OK"
+    program.header.counter_count += 1
+    assert verdict(plan_file(program)) == "IE_PLAN_LIMIT"
+
+
 def test_a_proof_that_takes_too_long() -> None:
     program = endless_proof()
     assert is_safe(program)
@@ -668,6 +680,18 @@ def test_programs_with_no_wait_to_spare() -> None:
             happens_before.check(leanest)
             dropped += len(gone)
     assert dropped > 100
+
+
+def test_compiled_programs() -> None:
+    """What the compiler makes of random networks: the loader accepts it, and it is safe."""
+    generator = np.random.default_rng(0)
+    for _ in range(25):
+        network = random_network(generator)
+        data = compile(network, batches=(1, 3)).to_bytes()
+        assert verdict(data) == "IE_OK"
+        for program in plans.read_programs(data):
+            assert not proof_rules.violations(program)
+            happens_before.check(program)
 
 
 def test_damaged_programs_with_a_mended_hash() -> None:

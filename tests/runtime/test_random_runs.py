@@ -1,0 +1,229 @@
+"""What the loader accepts, the engine runs: as plan_format.h says, with any number of threads and any batch.
+
+Random programs have windows, tiles, slices and orders that no compiler makes. A program is evaluated twice: by the
+engine, its memory poisoned with NaN, and here, task by task in float64 with a separate array for each buffer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inception_engine import binding
+from tests.loader import STATUS, verdict
+from tests.plans import (
+    AVERAGE_POOL,
+    COUNT_INCLUDE_PAD,
+    CPU,
+    FP32,
+    INPUT,
+    LRN,
+    MAX_POOL,
+    NONE,
+    PANEL,
+    RELU,
+    SOFTMAX,
+    Program,
+    Record,
+    is_folded,
+    plan_file,
+    small_program,
+)
+from tests.random_plans import mutated, random_program
+from tests.tolerances import TOLERANCES, error
+
+
+def evaluate(program: Program, weights: np.ndarray, images: np.ndarray) -> list[np.ndarray]:
+    """The outputs, float64 (N, C, H, W), for ``images`` (N, C, H, W) and the WEIGHTS section as float32."""
+    batch = len(images)
+    buffers = [np.full((b.rows * batch, b.pitch), np.nan) for b in program.buffers]
+    for task in program.tasks:
+        if task.op == NONE:
+            continue
+        op = program.ops[task.op]
+        begin, end = task.column, min(task.column + op.tile_columns, op.out_padded)
+        for row in range(task.row, min(task.row + op.tile_rows, batch * op.out_h * op.out_w)):
+            values = np.zeros(op.out_padded)
+            values[: op.out_channels] = _pixel(program, op, row, buffers, weights, images)
+            buffers[op.out_buffer][row, op.out_channel + begin : op.out_channel + end] = values[begin:end]
+    found = []
+    for output in program.outputs:
+        values = buffers[output.buffer][:, output.channel : output.channel + output.channels]
+        found.append(values.reshape(batch, output.height, output.width, -1).transpose(0, 3, 1, 2))
+    return found
+
+
+def _pixel(
+    program: Program,
+    op: Record,
+    row: int,
+    buffers: list[np.ndarray],
+    weights: np.ndarray,
+    images: np.ndarray,
+) -> np.ndarray:
+    """All out_channels of one row of the op's output."""
+    image, y, x = row // (op.out_h * op.out_w), row // op.out_w % op.out_h, row % op.out_w
+    if op.kind == INPUT:
+        inside = op.pad_left <= x < op.pad_left + op.in_w
+        return images[image, :, y, x - op.pad_left] if inside else np.zeros(op.in_channels)
+    source = buffers[op.in_buffer]
+    channels = slice(op.in_channel, op.in_channel + op.in_channels)
+    if op.kind == LRN:
+        values = source[row, channels]
+        below, above = op.lrn_size // 2, (op.lrn_size - 1) // 2
+        squares = np.pad(values**2, (below, above))
+        sums = np.convolve(squares, np.ones(op.lrn_size), "valid")
+        return values * (op.lrn_k + op.lrn_alpha / op.lrn_size * sums) ** -op.lrn_beta
+    if op.kind == SOFTMAX:
+        powers = np.exp(source[row, channels] - source[row, channels].max())
+        return powers / powers.sum()
+
+    lines, width = source.reshape(-1, op.in_w, source.shape[1]), op.kernel_w
+    taps: list[tuple[int, int, np.ndarray]] = []
+    for kh in range(op.kernel_h):
+        for kw in range(width):
+            in_y, in_x = y * op.stride_h + kh - op.pad_top, x * op.stride_w + kw - op.pad_left
+            if 0 <= in_y < op.in_h and 0 <= in_x < op.in_w:
+                line = lines[image * op.in_h + in_y]
+                if is_folded(program, op):
+                    begin = in_x * source.shape[1]
+                    taps.append((kh, kw, line.reshape(-1)[begin : begin + op.in_channels]))
+                else:
+                    taps.append((kh, kw, line[in_x, channels]))
+    if op.kind == MAX_POOL:
+        return np.max([values for _, _, values in taps], axis=0)
+    if op.kind == AVERAGE_POOL:
+        total = np.sum([values for _, _, values in taps], axis=0)
+        if op.flags & COUNT_INCLUDE_PAD:
+            high = min(y * op.stride_h + op.kernel_h, op.in_h + op.pad_top + op.pad_bottom) - y * op.stride_h
+            wide = min(x * op.stride_w + width, op.in_w + op.pad_left + op.pad_right) - x * op.stride_w
+            return total / (high * wide)
+        return total / len(taps)
+    panels = -(-op.out_channels // PANEL)
+    shape = (panels, op.kernel_h, op.kernel_w, op.in_channels, PANEL)
+    packed = weights[op.weight_offset // 4 :][: np.prod(shape)].reshape(shape)
+    values = weights[op.bias_offset // 4 :][: panels * PANEL].astype(np.float64)
+    for kh, kw, pixel in taps:
+        values += (pixel[None, :, None] * packed[:, kh, kw]).sum(axis=1).reshape(-1)
+    values = np.maximum(values, 0) if op.flags & RELU else values
+    return values[: op.out_channels]
+
+
+@contextmanager
+def loaded(data: bytes) -> Iterator[Any]:
+    library, engine = binding.library(), ctypes.c_void_p()
+    message = binding.message_buffer()
+    options = binding.EngineOptions(device=binding.DEVICES.index("cpu"))
+    status = library.ie_engine_load_memory(data, len(data), options, engine, message)
+    assert STATUS[status] == "IE_OK", message.value
+    try:
+        yield engine
+    finally:
+        library.ie_engine_free(engine)
+
+
+def run(
+    engine: Any, program: Program, images: np.ndarray, threads: int = 1, isa: str = "auto"
+) -> list[np.ndarray]:
+    """All outputs, float32 (N, C, H, W), from a context of its own, in poisoned memory."""
+    library, context, message = binding.library(), ctypes.c_void_p(), binding.message_buffer()
+    options = binding.ContextOptions(
+        threads=threads, isa=binding.ISAS.index(isa), poison=1, timeout_ms=20_000
+    )
+    assert library.ie_context_create(engine, options, context, message) == 0, message.value
+    images = np.ascontiguousarray(images, np.float32)
+    outputs = (binding.Output * len(program.outputs))()
+    arrays = []
+    for index, (output, record) in enumerate(zip(outputs, program.outputs, strict=True)):
+        arrays.append(
+            np.full((len(images), record.channels, record.height, record.width), np.nan, np.float32)
+        )
+        output.struct_size, output.index, output.data = ctypes.sizeof(output), index, arrays[-1].ctypes.data
+    source = binding.Input(format=binding.FLOAT32_NCHW, batch=len(images), data=images.ctypes.data)
+    try:
+        # Twice: what the first run left behind must not show.
+        for _ in range(2):
+            status = library.ie_run(context, source, outputs, len(arrays))
+            assert status == 0, library.ie_context_message(context)
+    finally:
+        library.ie_context_free(context)
+    return arrays
+
+
+def random_weights(program: Program, seed: int) -> np.ndarray:
+    """Centred, and small enough that sums of a few hundred products stay near one."""
+    generator = np.random.default_rng(seed)
+    return generator.normal(0, 0.3, program.weight_bytes // 4).astype(np.float32)
+
+
+def random_images(program: Program, seed: int) -> np.ndarray:
+    header = program.header
+    shape = (header.max_batch, header.input_channels, header.input_height, header.input_width)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def accepted_program(rng: random.Random) -> Program:
+    """A random program for the CPU that the loader lets pass, mutated or not."""
+    while True:
+        program = random_program(rng)
+        for _ in range(rng.randint(0, 6)):
+            candidate = mutated(program, rng)
+            program = candidate if verdict(plan_file(candidate)) == "IE_OK" else program
+        header = program.header
+        if (header.target, header.dtype) == (CPU, FP32) and verdict(plan_file(program)) == "IE_OK":
+            return program
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_accepted_programs_compute_what_their_ops_say(block: int) -> None:
+    for seed in range(30 * block, 30 * block + 30):
+        compare(accepted_program(random.Random(seed)), seed)
+
+
+def compare(program: Program, seed: int) -> None:
+    """Engine against evaluation; several threads against one; the last image alone against it among others."""
+    rng = random.Random(seed)
+    weights, images = random_weights(program, seed), random_images(program, seed)
+    isa = rng.choice(["portable", "avx2", "avx512"][: binding.library().ie_cpu_isa()])
+    with loaded(plan_file(program, weights=weights.tobytes())) as engine:
+        found = run(engine, program, images, isa=isa)
+        for actual, expected in zip(found, evaluate(program, weights, images), strict=True):
+            assert error(actual, expected) <= TOLERANCES["fp32"].layer
+        again = run(engine, program, images, threads=rng.choice((2, 3, 5)), isa=isa)
+        for one, other in zip(found, again, strict=True):
+            np.testing.assert_array_equal(one, other)
+        last = run(engine, program, images[-1:], threads=2, isa=isa)
+        for one, other in zip(found, last, strict=True):
+            np.testing.assert_array_equal(one[-1:], other)
+
+
+def test_the_comparison_notices_one_weight() -> None:
+    program = small_program()
+    weights, images = random_weights(program, 0), random_images(program, 0)
+    with loaded(plan_file(program, weights=weights.tobytes())) as engine:
+        found = run(engine, program, images)
+    weights[3] += 0.1
+    expected = evaluate(program, weights, images)
+    assert error(found[0], expected[0]) > TOLERANCES["fp32"].layer
+
+
+def test_programs_of_one_plan_share_their_interface() -> None:
+    """A caller sizes its memory by one program; another must not write more into it."""
+    small, large, wide = small_program(1), small_program(2), small_program(3)
+    wide.outputs[0] = Record(**vars(wide.outputs[0]))
+    wide.outputs[0].buffer = wide.ops[0].out_buffer
+    wide.outputs[0].channels, wide.outputs[0].height, wide.outputs[0].width = 3, 4, 4
+    assert verdict(plan_file(wide)) == "IE_OK"
+    with loaded(plan_file(small, large)):
+        pass
+    library, engine, message = binding.library(), ctypes.c_void_p(), binding.message_buffer()
+    data = plan_file(small, large, wide)
+    status = library.ie_engine_load_memory(data, len(data), None, engine, message)
+    assert STATUS[status] == "IE_PLAN_GEOMETRY"
+    assert not engine
