@@ -25,9 +25,9 @@ struct Settings {
 
 class Executor {
  public:
-  // `programs`: proven fp32 CPU programs, sorted by max_batch. `weights`: base of the WEIGHTS section, 64-byte
-  // aligned. Both outlive the executor. Returns IE_ERROR_MEMORY or IE_ERROR_THREAD with nothing leaked; no
-  // exception escapes.
+  // `programs`: proven fp32 CPU programs, sorted by max_batch. `weights`: base of the WEIGHTS section,
+  // 64-byte aligned. Both outlive the executor. Returns IE_ERROR_MEMORY or IE_ERROR_THREAD with nothing
+  // leaked; no exception escapes.
   static ie_status create(const std::vector<const Program*>& programs, const std::byte* weights,
                           const Settings& settings, std::unique_ptr<Executor>* out, std::string* error);
   ~Executor();

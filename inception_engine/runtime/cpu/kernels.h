@@ -33,19 +33,23 @@ constexpr size_t kTableRows = 512;     // rows of a tile whose addresses are kno
 constexpr uint32_t kPoolColumns = 64;  // that pools do at a time
 constexpr size_t kMinTable = 4096;     // addresses: 32 KB, which L2 keeps while a tile is computed
 
+// Memory to fetch into a cache, in lines of kPanel floats.
+struct Lines {
+  const float* begin;
+  size_t count;
+};
+
 // Memory of one worker.
 struct Scratch {
-  // Of a convolution's tile: the address of each row's input pixel, [taps][rows], and a bit per row and tap that
-  // says whether it lies in the image (bit 63 stands for all taps from the 63rd on).
+  // Of a convolution's tile: the address of each row's input pixel, [taps][rows], and a bit per row and tap
+  // that says whether it lies in the image (bit 63 stands for all taps from the 63rd on).
   const float** table;
   size_t table_entries;   // at least kMinTable, and kMaxBlockRows * taps of any convolution
   uint64_t* inside;       // kTableRows
   float* line;            // LRN: channels + size + 2 * kPanel; pools: in_w * kPoolColumns
   const float* zeros;     // a pixel outside the image: in_channels of any convolution
   const ie_input* input;  // of this run
-  // Weights that this worker will probably need for its next task: a convolution fetches them into L2 meanwhile.
-  const float* ahead;
-  size_t ahead_lines;  // of kPanel floats
+  Lines ahead;            // weights that this worker will probably need for its next task
 };
 
 using Kernel = void (*)(const OpView&, const Tile&, const Scratch&);

@@ -31,6 +31,7 @@ struct V16 {
             _mm256_and_ps(b, _mm256_castsi256_ps(mask(count - 8)))};
   }
   V16 root() const { return {_mm256_sqrt_ps(a), _mm256_sqrt_ps(b)}; }
+  V16 inverse_root() const { return broadcast(1.0f) / root(); }
   // vmaxps returns its second operand when one is NaN.
   V16 relu() const { return {_mm256_max_ps(_mm256_setzero_ps(), a), _mm256_max_ps(_mm256_setzero_ps(), b)}; }
   static __m256 max(__m256 x, __m256 y) {
@@ -47,8 +48,9 @@ struct V16 {
 
 // Shape of the micro-kernels: 12 of 16 registers hold sums.
 struct Blocks {
-  static constexpr int rows(int panels) { return panels == 1 ? 6 : 1; }
-  // Panels of the next group when `panels` are left.
+  static constexpr int kPanels = 1;
+  static constexpr int rows(int) { return 6; }
+  // Panels of the next group when some are left.
   static constexpr uint32_t group(uint32_t) { return 1; }
 };
 

@@ -1,64 +1,75 @@
-// The tile kernels in plain C++: a V16 is an array, and there is no fused multiply-add.
+// The tile kernels in portable C++: a V16 is four vectors of four, which GCC and Clang lower to whatever the
+// target has (SSE2 on x86-64), and there is no fused multiply-add.
 #include <math.h>
+#include <string.h>
 
 #include <cstdint>
 
 namespace ie::cpu {
 namespace {
 
-struct V16 {
-  float lane[16];
+typedef float Quad __attribute__((vector_size(16)));
 
-  static V16 load(const float* p) { return load(p, 16); }
+struct V16 {
+  Quad quad[4];
+
+  static V16 load(const float* p) {
+    V16 v;
+    memcpy(&v, p, sizeof v);
+    return v;
+  }
   static V16 load(const float* p, uint32_t count) {
     V16 v = {};
-    for (uint32_t i = 0; i < count; ++i) v.lane[i] = p[i];
+    memcpy(&v, p, count * sizeof(float));
     return v;
   }
   static V16 broadcast(float value) {
-    V16 v;
-    for (float& lane : v.lane) lane = value;
-    return v;
+    const Quad quad = {value, value, value, value};
+    return {{quad, quad, quad, quad}};
   }
-  void store(float* p) const { store(p, 16); }
-  void store(float* p, uint32_t count) const {
-    for (uint32_t i = 0; i < count; ++i) p[i] = lane[i];
-  }
-  V16 first(uint32_t count) const { return load(lane, count); }
+  void store(float* p) const { memcpy(p, this, sizeof *this); }
+  void store(float* p, uint32_t count) const { memcpy(p, this, count * sizeof(float)); }
+  V16 first(uint32_t count) const { return load(&quad[0][0], count); }
+
   template <typename F>
   static V16 each(F f) {
-    V16 v;
-    for (int i = 0; i < 16; ++i) v.lane[i] = f(i);
-    return v;
+    return {{f(0), f(1), f(2), f(3)}};
   }
   V16 root() const {
-    return each([this](int i) { return sqrtf(lane[i]); });
+    return each([this](int i) {
+      return Quad{sqrtf(quad[i][0]), sqrtf(quad[i][1]), sqrtf(quad[i][2]), sqrtf(quad[i][3])};
+    });
   }
+  V16 inverse_root() const { return broadcast(1.0f) / root(); }
+  // Both keep a NaN.
   V16 relu() const {
-    return each([this](int i) { return lane[i] < 0.0f ? 0.0f : lane[i]; });
+    return each([this](int i) { return quad[i] < 0.0f ? Quad{} : quad[i]; });
   }
   static V16 max(const V16& a, const V16& b) {
-    return each(
-        [&](int i) { return a.lane[i] >= b.lane[i] || a.lane[i] != a.lane[i] ? a.lane[i] : b.lane[i]; });
+    return each([&](int i) {
+      const Quad x = a.quad[i], y = b.quad[i];
+      return (x >= y) | (x != x) ? x : y;
+    });
   }
   static V16 multiply_add(const V16& a, const V16& b, const V16& c) {
-    return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+    return each([&](int i) { return a.quad[i] * b.quad[i] + c.quad[i]; });
   }
   V16 operator+(const V16& b) const {
-    return each([&](int i) { return lane[i] + b.lane[i]; });
+    return each([&](int i) { return quad[i] + b.quad[i]; });
   }
   V16 operator*(const V16& b) const {
-    return each([&](int i) { return lane[i] * b.lane[i]; });
+    return each([&](int i) { return quad[i] * b.quad[i]; });
   }
   V16 operator/(const V16& b) const {
-    return each([&](int i) { return lane[i] / b.lane[i]; });
+    return each([&](int i) { return quad[i] / b.quad[i]; });
   }
 };
 
 // Shape of the micro-kernels: with SSE2, 8 of 16 registers hold sums.
 struct Blocks {
-  static constexpr int rows(int panels) { return panels == 1 ? 2 : 1; }
-  // Panels of the next group when `panels` are left.
+  static constexpr int kPanels = 1;
+  static constexpr int rows(int) { return 2; }
+  // Panels of the next group when some are left.
   static constexpr uint32_t group(uint32_t) { return 1; }
 };
 

@@ -4,8 +4,8 @@
 // Blocks in its anonymous namespace first. No templates of the standard library here: a function that two of
 // these files instantiate is one function to the linker, and may come from the wrong file.
 //
-// Every element of an output is computed by the same sequence of operations whatever tile, block or vector lane
-// it falls into; so results do not depend on the tiling, the threads or the place in the batch.
+// Every element of an output is computed by the same sequence of operations whatever tile, block or vector
+// lane it falls into; so results do not depend on the tiling, the threads or the place in the batch.
 
 #include <math.h>
 #include <string.h>
@@ -22,7 +22,8 @@ inline V16 load_part(const float* p, uint32_t count) {
   return count >= kPanel ? V16::load(p) : V16::load(p, count);
 }
 
-// Stores `value` in the columns of an output from `column` on: zeros from out_channels on, nothing from `end` on.
+// Stores `value` in the columns of an output from `column` on: zeros from out_channels on, nothing from `end`
+// on.
 inline void store_part(float* p, V16 value, const OpRecord& op, uint32_t column, uint32_t end) {
   const uint32_t stored = smaller(kPanel, end - column);
   const uint32_t used = op.out_channels > column ? smaller(kPanel, op.out_channels - column) : 0;
@@ -34,191 +35,19 @@ inline void store_part(float* p, V16 value, const OpRecord& op, uint32_t column,
   }
 }
 
-// ---- Convolution: implicit GEMM over addresses ("indirect convolution", Dukhan, arXiv 1907.02129).
-//
-// A tile is cut into blocks of rows, and its columns into groups of panels. A micro-kernel keeps one block x one
-// group of accumulators in registers through the whole of K: taps in order, then channels in order. A tap that
-// lies outside the image for all rows of a block is left out, which adds the zeros it would have added.
+}  // namespace
+}  // namespace ie::cpu
 
-struct ConvTile {
-  const float* const* table;  // [taps][rows]
-  const uint64_t* inside;
-  size_t rows;
-  uint32_t taps, channels;
-  const float* weights;  // of the group's first panel
-  size_t panel_stride;
-  const float* bias;
-  float* out;  // (first row of the table, first column of the group)
-  size_t out_pitch;
-  uint32_t column, end;  // of the group, of the tile
-  const OpRecord* op;
-  const float*
-      ahead;  // weights to fetch into L2, `ahead_lines` of kPanel floats; a block fetches one per weight
-  size_t ahead_lines;
-};
+#include "convolution.h"
 
-inline bool is_inside(uint64_t inside, uint32_t tap) { return inside >> smaller(tap, 63) & 1; }
-
-template <int kRows, int kPanels>
-__attribute__((noinline)) void conv_block(const ConvTile& c, size_t row) {
-  const ptrdiff_t ahead = c.ahead_lines != 0 ? c.ahead - c.weights : 0;
-  V16 sum[kRows][kPanels];
-  uint64_t inside = 0;
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    inside |= c.inside[row + i];
-#pragma GCC unroll 4
-    for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::broadcast(0.0f);
-  }
-  const size_t channels = c.channels, panel_stride = c.panel_stride;
-  const float* const* addresses = c.table + row;
-  const float* weights = c.weights;
-  for (uint32_t tap = 0; tap < c.taps; ++tap, addresses += c.rows) {
-    if (!is_inside(inside, tap)) {
-      weights += channels * kPanel;
-      continue;
-    }
-    const float* a[kRows];
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) a[i] = addresses[i];
-    for (size_t k = 0; k < channels; ++k, weights += kPanel) {
-      V16 w[kPanels];
-#pragma GCC unroll 4
-      for (int j = 0; j < kPanels; ++j) w[j] = V16::load(weights + j * panel_stride);
-      __builtin_prefetch(weights + ahead, 0, 2);
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) {
-        const V16 value = V16::broadcast(a[i][k]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::multiply_add(value, w[j], sum[i][j]);
-      }
-    }
-  }
-  const bool relu = c.op->flags & kRelu;
-  float* out = c.out + row * c.out_pitch;
-#pragma GCC unroll 4
-  for (int j = 0; j < kPanels; ++j) {
-    const uint32_t column = c.column + j * kPanel;
-    const bool whole = column + kPanel <= smaller(c.op->out_channels, c.end);
-    const V16 bias = V16::load(c.bias + j * kPanel);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      V16 value = sum[i][j] + bias;
-      if (relu) value = value.relu();
-      float* p = out + i * c.out_pitch + j * kPanel;
-      if (whole) {
-        value.store(p);
-      } else {
-        store_part(p, value, *c.op, column, c.end);
-      }
-    }
-  }
-}
-
-template <int kRows, int kPanels>
-inline void conv_rows(const ConvTile& c, size_t row, size_t rows) {
-  if (rows == kRows) {
-    conv_block<kRows, kPanels>(c, row);
-  } else if constexpr (kRows > 1) {
-    conv_rows<kRows - 1, kPanels>(c, row, rows);
-  }
-}
-
-// One group of panels: blocks as equal as they can be, so that no small one is left at the end.
-template <int kPanels>
-void conv_group(ConvTile& c) {
-  constexpr size_t kRows = Blocks::rows(kPanels);
-  const size_t blocks = (c.rows + kRows - 1) / kRows;
-  for (size_t block = 0; block < blocks; ++block) {
-    const size_t row = block * c.rows / blocks;
-    conv_rows<kRows, kPanels>(c, row, (block + 1) * c.rows / blocks - row);
-    const size_t lines = c.panel_stride / kPanel, fetched = lines < c.ahead_lines ? lines : c.ahead_lines;
-    c.ahead += fetched * kPanel;
-    c.ahead_lines -= fetched;
-  }
-}
-
-// Fills the table for rows [first, first + rows) of the output, run by run: a run lies in one line of the image.
-void fill_table(const OpView& view, const Scratch& scratch, size_t first, size_t rows) {
-  const OpRecord& op = *view.record;
-  const size_t line = op.in_w * view.in_pitch;
-  memset(scratch.inside, 0, rows * sizeof(uint64_t));
-  for (size_t i = 0, run; i < rows; i += run) {
-    const size_t out_line = (first + i) / op.out_w, x = (first + i) % op.out_w;  // lines of all images
-    const size_t image = out_line / op.out_h, y = out_line % op.out_h;
-    run = op.out_w - x < rows - i ? op.out_w - x : rows - i;
-    const float** entries = scratch.table + i;
-    uint64_t* __restrict inside = scratch.inside + i;
-    uint32_t tap = 0;
-    for (uint32_t kh = 0; kh < op.kernel_h; ++kh) {
-      const size_t in_y = y * op.stride_h + kh - op.pad_top;  // above the image: huge
-      const uint32_t width = in_y < op.in_h ? op.in_w : 0;
-      const float* in = width == 0 ? view.in : view.in + (image * op.in_h + in_y) * line;
-      for (uint32_t kw = 0; kw < op.kernel_w; ++kw, ++tap, entries += rows) {
-        const uint64_t bit = uint64_t(1) << smaller(tap, 63);
-        const float** __restrict entry = entries;
-        const float* zeros = scratch.zeros;
-        uint32_t in_x = uint32_t(x * op.stride_w + kw - op.pad_left);
-        ptrdiff_t offset = int32_t(in_x) * ptrdiff_t(view.in_pitch);
-        for (size_t j = 0; j < run; ++j, in_x += op.stride_w, offset += op.stride_w * view.in_pitch) {
-          entry[j] = in_x < width ? in + offset : zeros;
-          inside[j] |= in_x < width ? bit : 0;
-        }
-      }
-    }
-  }
-}
-
-void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
-  const OpRecord& op = *view.record;
-  ConvTile c;
-  c.table = scratch.table;
-  c.inside = scratch.inside;
-  c.taps = op.kernel_h * op.kernel_w;
-  c.channels = op.in_channels;
-  c.panel_stride = size_t(c.taps) * c.channels * kPanel;
-  c.out_pitch = view.out_pitch;
-  c.end = tile.column + tile.columns;
-  c.op = &op;
-  c.ahead = scratch.ahead;
-  c.ahead_lines = scratch.ahead_lines;
-  const size_t most =
-      scratch.table_entries / c.taps < kTableRows ? scratch.table_entries / c.taps : kTableRows;
-  const size_t chunks = (tile.rows + most - 1) / most;
-  for (size_t chunk = 0; chunk < chunks; ++chunk) {
-    const size_t row = chunk * tile.rows / chunks;
-    c.rows = (chunk + 1) * tile.rows / chunks - row;
-    fill_table(view, scratch, tile.row + row, c.rows);
-    uint32_t panels = (tile.columns + kPanel - 1) / kPanel;
-    for (uint32_t panel = tile.column / kPanel, group; panels > 0; panels -= group, panel += group) {
-      group = Blocks::group(panels);
-      c.column = panel * kPanel;
-      c.weights = view.weights + panel * c.panel_stride;
-      c.bias = view.bias + c.column;
-      c.out = view.out + (tile.row + row) * view.out_pitch + c.column;
-      switch (group) {
-        case 1:
-          conv_group<1>(c);
-          break;
-        case 2:
-          conv_group<2>(c);
-          break;
-        case 3:
-          conv_group<3>(c);
-          break;
-        default:
-          conv_group<4>(c);
-          break;
-      }
-    }
-  }
-}
+namespace ie::cpu {
+namespace {
 
 // ---- Pools. Pixels outside the image are absent.
 //
-// The rows of a tile that lie in one line of the output are done together, in two passes: down each column of the
-// window, for every column that they touch, then across. Windows that overlap share the first pass: a 3x3 pool
-// of stride 1 takes 4 maxima per element instead of 8.
+// The rows of a tile that lie in one line of the output are done together, in two passes: down each column of
+// the window, for every column that they touch, then across. Windows that overlap share the first pass: a 3x3
+// pool of stride 1 takes 4 maxima per element instead of 8.
 
 template <bool kMax>
 inline V16 pool_pixels(const float* in, size_t step, uint32_t pixels, uint32_t channels) {
@@ -239,8 +68,8 @@ struct Span {
 // The pixels that output pixel `i` of a line or column sees.
 inline Span span_of(uint32_t i, uint32_t stride, uint32_t kernel, uint32_t size, uint32_t before,
                     uint32_t after) {
-  const uint32_t begin = i * stride, end = begin + kernel,
-                 all = before + size + after;  // in the padded image
+  const uint32_t all = before + size + after, begin = i * stride,
+                 end = begin + kernel;  // in the padded image
   return {begin > before ? begin - before : 0, smaller(end - before, size), smaller(end, all) - begin};
 }
 
@@ -301,21 +130,24 @@ void lrn(const OpView& view, const Tile& tile, const Scratch& scratch) {
       (value * value).store(squares + before + c);
     }
     for (uint32_t c = 0; c < op.out_padded; c += kPanel) {
-      const V16 value = c < channels ? load_part(in + c, channels - c) : V16::broadcast(0.0f);
+      if (c >= channels) {
+        store_part(out + c, V16::broadcast(0.0f), op, c, op.out_padded);
+        continue;
+      }
       V16 sum = V16::load(squares + c);
       for (uint32_t i = 1; i < op.lrn_size; ++i) sum = sum + V16::load(squares + c + i);
       const V16 scale = V16::multiply_add(sum, alpha, k);
       V16 power;
       if (op.lrn_beta == 0.75f) {
-        const V16 root = scale.root();
-        power = root * root.root();
+        power = scale.inverse_root();
+        power = power * power.root();
       } else {
         float lanes[kPanel];
         scale.store(lanes);
-        for (float& lane : lanes) lane = powf(lane, op.lrn_beta);
+        for (float& lane : lanes) lane = powf(lane, -op.lrn_beta);
         power = V16::load(lanes);
       }
-      store_part(out + c, value / power, op, c, op.out_padded);
+      store_part(out + c, load_part(in + c, channels - c) * power, op, c, op.out_padded);
     }
   }
 }
