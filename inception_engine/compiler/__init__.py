@@ -38,9 +38,9 @@ def compile(  # noqa: A001 - ie.compile is the public name
     """Compile a network to a plan with one program per target and batch.
 
     ``batches``: maximum batches, one program each (default: ``max_batch`` alone); an engine takes the smallest that
-    fits. ``dtype``: "fp32". ``keep_all``: every layer becomes an output and no memory is reused, for
-    comparing layer by layer. Raises CompileError for unknown targets, dtypes and batches out of range, and
-    for graphs outside the kernels' reach.
+    fits. ``dtype``: "fp32"; for the target "cuda" also "fp16" and "bf16". ``keep_all``: every layer becomes an output
+    and no memory is reused, for comparing layer by layer. Raises CompileError for unknown targets, dtypes and
+    batches out of range, and for graphs outside the kernels' reach.
     """
     sizes = sorted(set(batches if batches is not None else (max_batch,)))
     if not sizes or sizes[0] < 1 or sizes[-1] > MAX_BATCH:
@@ -113,7 +113,7 @@ def _program(
 
     ops = np.zeros(len(lowered.ops), plan.OP)
     for record, op in zip(ops, lowered.ops, strict=True):
-        _fill_op(record, op, store)
+        _fill_op(record, op, dtype, store)
         record["in_buffer"] = buffer_index[op.source.buffer] if op.source else NONE
         record["out_buffer"] = buffer_index[op.target.buffer]
         strings.put(record, "name", op.name)
@@ -151,7 +151,7 @@ def _program(
     )
 
 
-def _fill_op(record: np.void, op: Op, store: pack.WeightStore) -> None:
+def _fill_op(record: np.void, op: Op, dtype: Dtype, store: pack.WeightStore) -> None:
     record["kind"], record["flags"] = op.kind, op.flags
     record["in_channel"] = op.source.channel if op.source else 0
     record["in_channels"] = op.in_channels
@@ -169,7 +169,10 @@ def _fill_op(record: np.void, op: Op, store: pack.WeightStore) -> None:
         record["lrn_alpha"], record["lrn_beta"] = op.lrn.alpha, op.lrn.beta
     if op.weight is not None:
         is_conv = op.bias is not None
-        weight = pack.panels(op.weight) if is_conv else op.weight
+        try:
+            weight = pack.panels(op.weight, dtype) if is_conv else op.weight
+        except OverflowError as error:
+            raise CompileError(f"layer {op.name}: {error}") from None
         record["packing"] = Packing.PANEL_16 if is_conv else Packing.NO_WEIGHTS
         record["weight_offset"], record["weight_bytes"] = store.add(weight), weight.nbytes
     if op.bias is not None:

@@ -68,7 +68,7 @@ class View:
 
     @property
     def extent(self) -> int:
-        """Physical channels from the first to the last that is used; padding behind the last needs no reading."""
+        """Physical channels from the first to the last that is used."""
         return sum(padded for _, padded in self.segments[:-1]) + self.segments[-1][0]
 
     @property
@@ -130,13 +130,13 @@ class _Lowering:
         self.by_name = {layer.name: layer for layer in network.layers}
         self.lowered = Lowered()
         self.views: dict[str, View] = {}
-        self.segments = self._layout()
         self.order = {layer.name: i for i, layer in enumerate(network.layers)}
         self.users: dict[str, list[Layer]] = {name: [] for name in self.shapes}
         for layer in network.layers:
             for source in layer.inputs:
                 self.users[source].append(layer)
         self.folded: Conv | None = None
+        self.segments: dict[str, tuple[Pair, ...]] = {}
 
     def run(self, *, keep_all: bool) -> Lowered:
         outputs = {"logits": self.network.logits}
@@ -146,9 +146,11 @@ class _Lowering:
         if keep_all:
             outputs |= {layer.name: layer.name for layer in self.network.layers}
         layers = self._needed(set(outputs.values()))
+        self.folded = self._foldable(layers)
+        self.segments = self._layout()
         merged = self._merge(layers)
         copies = self._place(layers, merged)
-        self._input(layers)
+        self._input()
         for layer in layers:
             if isinstance(layer, Concat):
                 for name, slice_view in copies.get(layer.name, ()):
@@ -188,10 +190,11 @@ class _Lowering:
 
     def _layout(self) -> dict[str, tuple[Pair, ...]]:
         """Segments of every layer's channels: convolutions make one, what works per channel keeps its input's."""
-        align = self.target.channel_align
         segments: dict[str, tuple[Pair, ...]] = {}
         for name, shape in self.shapes.items():
             layer = self.by_name.get(name)
+            # Padding between the pixels of a folded convolution's runs would be multiplied by zeros.
+            align = 1 if name == INPUT and self.folded is not None else self.target.channel_align
             if isinstance(layer, Concat):
                 segments[name] = tuple(s for source in layer.inputs for s in segments[source])
             elif isinstance(layer, MaxPool | AveragePool | LRN | Softmax):
@@ -247,15 +250,20 @@ class _Lowering:
             segments += view.segments
         self.views[concat.name] = View(buffer, begin, tuple(segments))
 
-    def _input(self, layers: Sequence[Layer]) -> None:
-        channels, height, width = self.network.input_shape
+    def _foldable(self, layers: Sequence[Layer]) -> Conv | None:
+        """The one convolution that reads the image, if the rows of its window are short."""
         users = [layer for layer in layers if INPUT in layer.inputs]
+        if len(users) != 1 or not isinstance(users[0], Conv):
+            return None
+        width = users[0].weight.shape[3]
+        run = self.network.input_shape[0] * width
+        return users[0] if width > 1 and run <= self.target.fold_up_to else None
+
+    def _input(self) -> None:
+        channels, height, width = self.network.input_shape
         pads = (0, 0, 0, 0)
-        if len(users) == 1 and isinstance(users[0], Conv):
-            conv = users[0]
-            if conv.weight.shape[3] > 1 and channels * conv.weight.shape[3] <= self.target.fold_up_to:
-                self.folded = conv
-                pads = (0, conv.pads[1], 0, conv.pads[3])
+        if self.folded is not None:
+            pads = (0, self.folded.pads[1], 0, self.folded.pads[3])
         buffer = self._buffer(INPUT, (height, width + pads[1] + pads[3]))
         view = self._slice(buffer, INPUT)
         mean, std = self.network.preprocess.constants(channels)
@@ -343,7 +351,7 @@ class _Lowering:
         views = [self.views[conv.name] for conv in group]
         target = View(views[0].buffer, views[0].channel, tuple(s for view in views for s in view.segments))
         kernel = first.weight.shape[2], first.weight.shape[3]
-        depth = source.buffer.pitch if first is self.folded else source.extent
+        depth = source.buffer.pitch if first is self.folded else source.padded
         weight = np.zeros((target.extent, *kernel, depth), np.float32)
         bias = np.zeros(target.extent, np.float32)
         for conv, view in zip(group, views, strict=True):

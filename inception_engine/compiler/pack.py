@@ -5,18 +5,39 @@ from __future__ import annotations
 import numpy as np
 import xxhash
 
-from inception_engine.compiler.plan import ALIGNMENT, PANEL
+from inception_engine.compiler.plan import ALIGNMENT, PANEL, Dtype
 
 
-def panels(weight: np.ndarray) -> np.ndarray:
-    """(columns, kh, kw, channels) -> (columns / 16 rounded up, kh, kw, channels, 16), float32; zeros fill up.
+def panels(weight: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """(columns, kh, kw, channels) -> (columns / 16 rounded up, kh, kw, channels, 16) of ``dtype``; zeros fill up.
 
-    A kernel that computes 16 columns reads one such panel from its beginning to its end.
+    A kernel that computes 16 columns reads one such panel from its beginning to its end. bfloat16 comes as uint16.
+    Raises OverflowError if a finite weight is too large for ``dtype``.
     """
     columns, kh, kw, channels = weight.shape
     padded = np.zeros((-(-columns // PANEL) * PANEL, kh, kw, channels), np.float32)
     padded[:columns] = weight
-    return np.ascontiguousarray(padded.reshape(-1, PANEL, kh, kw, channels).transpose(0, 2, 3, 4, 1))
+    return _rounded(padded.reshape(-1, PANEL, kh, kw, channels).transpose(0, 2, 3, 4, 1), dtype)
+
+
+def _rounded(values: np.ndarray, dtype: Dtype) -> np.ndarray:
+    """float32 values in ``dtype``, contiguous, to the nearest and even in the middle."""
+    values = np.ascontiguousarray(values)
+    if dtype is Dtype.FP32:
+        return values
+    rounded: np.ndarray
+    if dtype is Dtype.FP16:
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float16)
+        finite = np.isfinite(rounded)
+    else:
+        bits = values.view(np.uint32)
+        bits = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint32)
+        bits = np.where(np.isnan(values), np.uint32(0x7FC0), bits)  # a carry could make it an infinity
+        rounded, finite = bits.astype(np.uint16), (bits & 0x7F80) != 0x7F80
+    if (np.isfinite(values) & ~finite).any():
+        raise OverflowError(f"a weight is too large for {dtype.name.lower()}")
+    return rounded
 
 
 def padded_bias(bias: np.ndarray) -> np.ndarray:

@@ -69,4 +69,17 @@ CPU = Target(
     delay=1,
 )
 
-TARGETS = {target.name: target for target in (CPU,)}
+# Tiles as the Triton kernels compile them; slices of whole panels, so that loads are 16 bytes wide.
+CUDA = Target(
+    name="cuda",
+    kind=TargetKind.CUDA,
+    dtypes=("fp16", "bf16", "fp32"),
+    channel_align=PANEL,
+    fold_up_to=64,
+    tile_pixels=64,
+    tile_columns=64,
+    fixed_tiles=True,
+    launch=LaunchMode.MODULE,
+)
+
+TARGETS = {target.name: target for target in (CPU, CUDA)}

@@ -22,7 +22,7 @@
 //     padding to the left and right was written into the buffer by the INPUT op.
 // 10. CONV: out = in * weight + bias, then ReLU if flagged; linear layers are convolutions as large as
 //     their input. Weights: PANEL_16 packing [out_channels / 16 rounded up][kernel_h][kernel_w][in_channels][16];
-//     bias: out_channels rounded up to 16 floats. What lies beyond out_channels is zero; out_padded ends in
+//     of the program's dtype; bias: out_channels rounded up to 16 floats. What lies beyond out_channels is zero; out_padded ends in
 //     the same panel.
 //     MAX_POOL, AVERAGE_POOL: per channel. LRN and SOFTMAX: across channels, so one tile has all columns.
 //     INPUT: reads the caller's image, float32 NCHW as it is or uint8 NHWC times scale plus shift (2 *

@@ -240,8 +240,8 @@ class Proof {
       const uint64_t taps = uint64_t{op.kernel_h} * op.kernel_w;  // at most 2^20, times 2^24 channels
       require_op(taps * op.in_channels <= kMaxRows, i, IE_PLAN_LIMIT, "the window holds too many elements");
       const uint64_t columns = ceil_div(op.out_channels, kPanel) * kPanel;
-      require_op(op.weight_bytes == columns * taps * op.in_channels * 4, i, IE_PLAN_WEIGHTS,
-                 "the weights do not have the size of its window");
+      require_op(op.weight_bytes == columns * taps * op.in_channels * element_bytes(p_.header.dtype), i,
+                 IE_PLAN_WEIGHTS, "the weights do not have the size of its window");
       require_op(op.weight_offset % kBufferAlignment == 0 && op.bias_offset % kBufferAlignment == 0, i,
                  IE_PLAN_WEIGHTS, "weights or bias are misaligned");
       require_op(in_weights(op.weight_offset, op.weight_bytes) && in_weights(op.bias_offset, columns * 4), i,
@@ -264,10 +264,16 @@ class Proof {
     require_op(op.tile_columns >= op.out_padded || (!whole && op.tile_columns % kPanel == 0), i,
                IE_PLAN_ALIGNMENT,
                whole ? "a tile must have all columns" : "a tile's columns are not whole panels");
-    if (p_.header.target == uint32_t(Target::kCuda) && kind != OpKind::kInput) {
-      require_op(op.out_channel % kPanel == 0 && op.in_channel % kPanel == 0, i, IE_PLAN_ALIGNMENT,
-                 "a slice does not begin at a whole panel");
-    }
+    if (p_.header.target != uint32_t(Target::kCuda)) return;
+    const auto panels = [](uint64_t value) { return value % kPanel == 0; };
+    require_op(kind == OpKind::kInput || (panels(op.out_channel) && panels(op.out_padded) &&
+                                          panels(p_.buffers[op.out_buffer].pitch)),
+               i, IE_PLAN_ALIGNMENT, "the slice that it writes is not whole panels");
+    if (kind == OpKind::kInput) return;
+    // A convolution whose runs are no whole panels (the folded stem) is computed by a loop that assumes nothing.
+    const bool ragged = kind == OpKind::kConv && !panels(op.in_channels);
+    require_op(ragged || (panels(op.in_channel) && panels(p_.buffers[op.in_buffer].pitch)), i,
+               IE_PLAN_ALIGNMENT, "the slice that it reads does not begin at whole panels");
   }
 
   // Rule 3: who writes which columns of each buffer.
