@@ -146,7 +146,8 @@ def check_weights(program: Program) -> None:
     for index, op in enumerate(program.ops):
         if op.kind == CONV:
             panels = -(-op.out_padded // PANEL)
-            weights = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL * 4
+            elements = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL
+            weights = elements * ELEMENT_BYTES[program.header.dtype]
             biases = op.bias_offset + -(-op.out_channels // PANEL) * PANEL * 4
         elif op.kind == INPUT:
             weights, biases = 2 * op.in_channels * 4, 0

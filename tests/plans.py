@@ -224,6 +224,13 @@ def lines_read(op: Record, row: int, end: int) -> tuple[int, int]:
     return first, last
 
 
+def window_bytes(program: Program, op: Record) -> int:
+    """Bytes of a convolution's weights, PANEL_16."""
+    panels = -(-op.out_padded // PANEL)
+    elements = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL
+    return int(elements * ELEMENT_BYTES[program.header.dtype])
+
+
 class Builder:
     """Adds ops and buffers to a program; `finish` lays out the arena and makes the tasks."""
 
@@ -273,7 +280,7 @@ class Builder:
         op.tile_columns = fields.get("tile_columns", panels * PANEL)
         if kind == CONV:
             op.packing = PANEL_16
-            op.weight_bytes = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL * 4
+            op.weight_bytes = window_bytes(program, op)
             bias = -(-op.out_channels // PANEL) * PANEL * 4
             program.weight_bytes = max(program.weight_bytes, op.weight_bytes, bias)
         elif kind == INPUT:

@@ -172,7 +172,7 @@ def _weights(program: Program, op: Record) -> set[str]:
         window = op.kernel_h * op.kernel_w * op.in_channels
         if window > MAX_ROWS:
             return {"IE_PLAN_LIMIT"}
-        size = columns * window * 4
+        size = columns * window * ELEMENT_BYTES[program.header.dtype]
         fits = op.weight_offset + size <= program.weight_bytes
         fits &= op.bias_offset + columns * 4 <= program.weight_bytes
     if op.weight_bytes != size or not fits or any(offset % ALIGNMENT for offset in offsets):
@@ -181,13 +181,19 @@ def _weights(program: Program, op: Record) -> set[str]:
 
 
 def _alignment(program: Program, op: Record) -> set[str]:
-    """A tile has all columns, or, where columns are independent, whole panels; on a GPU slices begin at panels."""
-    aligned = op.tile_columns >= op.out_padded
-    if op.kind in (CONV, MAX_POOL, AVERAGE_POOL):
-        aligned |= op.tile_columns % PANEL == 0
+    """A tile has all columns, or, where columns are independent, whole panels.
+
+    On a GPU so have the slices that are read and written, and the rows that they are cut from, except those of the
+    image and of convolutions whose channels are no whole panels.
+    """
+    numbers: list[int] = []
+    if op.tile_columns < op.out_padded:
+        numbers.append(op.tile_columns if op.kind in (CONV, MAX_POOL, AVERAGE_POOL) else 1)
     if program.header.target == CUDA and op.kind != INPUT:
-        aligned &= op.out_channel % PANEL == op.in_channel % PANEL == 0
-    return set() if aligned else {"IE_PLAN_ALIGNMENT"}
+        numbers += [op.out_channel, op.out_padded, program.buffers[op.out_buffer].pitch]
+        if op.kind != CONV or op.in_channels % PANEL == 0:
+            numbers += [op.in_channel, program.buffers[op.in_buffer].pitch]
+    return {"IE_PLAN_ALIGNMENT"} if any(number % PANEL for number in numbers) else set()
 
 
 def _work(program: Program, op: Record) -> int:

@@ -28,6 +28,7 @@ from tests.plans import (
     Builder,
     Program,
     Record,
+    window_bytes,
 )
 
 
@@ -69,6 +70,9 @@ def random_program(rng: random.Random) -> Program:
     if rng.random() < 0.3:
         value = rng.choice(values)
         build.output(value.buffer, value.height, value.width, value.channel, value.channels)
+    for buffer in build.program.buffers:
+        if rng.random() < 0.2:  # in a program of another dtype, too, some activations may be float32
+            buffer.dtype = FP32
     return build.finish(rng)
 
 
@@ -85,24 +89,27 @@ def _padded(channels: int, rng: random.Random) -> int:
 def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
     """One op, or up to three that write side by side into one buffer."""
     window = _window(source, rng)
+    # On a GPU slices are whole panels, but for those of a convolution that has to do with a few channels.
+    on_gpu = build.program.header.target == CUDA
     branches = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         kind = rng.choice((CONV, CONV, MAX_POOL, AVERAGE_POOL))
         if all(window[name] == 1 for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")):
             kind = rng.choice((CONV, CONV, MAX_POOL, LRN, SOFTMAX))
+        if on_gpu and build.program.buffers[source.buffer].pitch % PANEL:
+            kind = CONV
         fields = dict(window)
         if kind != CONV and fields["pad_top"] + fields["pad_left"] == 0 and rng.random() < 0.1:
             fields["flags"] = COUNT_INCLUDE_PAD if kind == AVERAGE_POOL else 0
         channel, channels = source.channel, source.channels
-        panels = build.program.header.target == CUDA  # whose slices begin at whole panels
         if channels > 1 and rng.random() < 0.15:
             channels = rng.randint(1, channels)
             shift = rng.randint(0, source.channels - channels)
-            channel += shift // PANEL * PANEL if panels else shift
+            channel += shift // PANEL * PANEL if on_gpu else shift
         out = rng.choice((1, 2, 4, 16, 17, 20, 33)) if kind == CONV else channels
-        padded = -(-out // PANEL) * PANEL if panels else _padded(out, rng)
+        padded = -(-out // PANEL) * PANEL if on_gpu else _padded(out, rng)
         branches.append((kind, fields, channel, channels, out, padded))
-    pitch = sum(padded for *_, padded in branches) + rng.choice((0, 0, 2))
+    pitch = sum(padded for *_, padded in branches) + rng.choice((0, 0, PANEL if on_gpu else 2))
     height = (source.height + window["pad_top"] + window["pad_bottom"] - window["kernel_h"]) // window[
         "stride_h"
     ] + 1
@@ -170,7 +177,7 @@ def _folded(build: Builder, source: _Value, pitch: int, rng: random.Random) -> _
     taps = rng.randint(1, min(3, source.width))
     kernel, stride = rng.randint(1, min(3, source.height)), rng.choice((1, 2))
     height, width = (source.height - kernel) // stride + 1, (source.width - taps) // stride + 1
-    out = rng.choice((2, 16, 18))
+    out = rng.choice((2, 16, 18)) if build.program.header.target != CUDA else PANEL
     buffer = build.buffer(height * width, out)
     fields = {"kernel_h": kernel, "stride_h": stride, "stride_w": stride, "in_channels": taps * pitch}
     tile_rows = _tile_rows(rng, build.program.header.max_batch * height * width, width)
@@ -299,7 +306,7 @@ def move_tile(program: Program, rng: random.Random) -> None:
     task = rng.choice(program.tasks)
     if task.op != NONE:
         op = program.ops[task.op]
-        task.row = max(0, task.row + rng.choice((-1, 1, op.tile_rows, -op.tile_rows)))
+        task.row = min(max(0, task.row + rng.choice((-1, 1, op.tile_rows, -op.tile_rows))), NONE)
         if rng.random() < 0.3:
             task.column = max(0, task.column + rng.choice((-PANEL, PANEL, 1)))
 
@@ -338,9 +345,13 @@ def change_window(program: Program, rng: random.Random) -> None:
     setattr(op, kernel, max(0, getattr(op, kernel) + change))
     name = rng.choice((top, bottom))
     setattr(op, name, max(0, getattr(op, name) + change))
-    if op.kind == CONV:
-        panels = -(-op.out_padded // PANEL)
-        op.weight_bytes = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL * 4
+    _fit_weights(program, op)
+
+
+def _fit_weights(program: Program, op: Record) -> None:
+    """The weights become as long as the op wants them, within reason."""
+    if op.kind == CONV and window_bytes(program, op) < 2**20:
+        op.weight_bytes = window_bytes(program, op)
         program.weight_bytes = max(program.weight_bytes, op.weight_bytes)
 
 
@@ -359,10 +370,7 @@ def change_channels(program: Program, rng: random.Random) -> None:
     op = rng.choice(program.ops)
     name = rng.choice(("in_channel", "in_channels", "out_channel", "out_channels", "out_padded"))
     setattr(op, name, max(0, getattr(op, name) + rng.choice((-2, -1, 1, 2))))
-    if op.kind == CONV:
-        panels = -(-op.out_padded // PANEL)
-        op.weight_bytes = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL * 4
-        program.weight_bytes = max(program.weight_bytes, op.weight_bytes)
+    _fit_weights(program, op)
 
 
 def change_buffers_of_op(program: Program, rng: random.Random) -> None:
@@ -379,7 +387,7 @@ def change_buffer(program: Program, rng: random.Random) -> None:
 def change_op_field(program: Program, rng: random.Random) -> None:
     op = rng.choice(program.ops)
     name = rng.choice([n for n in vars(op) if not n.startswith(("lrn_", "reserved", "nominal"))])
-    setattr(op, name, rng.choice((0, 1, 2, 3, 4, 16, 64, 0xFFFFFFFF, 0x7FFFFFFF)))
+    setattr(op, name, rng.choice((0, 1, 2, 3, 4, 16, 64, 0x7FFFFFFF, 0xFFFFFF00)))
 
 
 def change_output(program: Program, rng: random.Random) -> None:

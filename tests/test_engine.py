@@ -285,12 +285,10 @@ def test_files_that_are_no_plans(plan: Plan, tmp_path: Path) -> None:
         assert isinstance(failed.value, OSError)
 
 
-def test_a_plan_for_another_machine_is_refused(plan: Plan) -> None:
-    other = Plan.from_bytes(plan.to_bytes())
-    for program in other.programs:
-        program.header["target"] = 2
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_a_plan_for_another_machine_is_refused(network: Network, dtype: str) -> None:
     with pytest.raises(errors.NoProgramError):
-        Engine(other)
+        Engine(compile(network, targets=("cuda",), dtype=dtype))
 
 
 @pytest.mark.parametrize(

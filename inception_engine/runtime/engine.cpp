@@ -84,11 +84,10 @@ void give(const Info& info, Info* to) {
               reinterpret_cast<const char*>(&info) + sizeof(uint32_t), size - sizeof(uint32_t));
 }
 
+// The proof allows no other dtype than float32 in the buffers and weights of a float32 program.
 bool runs_on_cpu(const Program& program) {
   return program.header.target == uint32_t(ie::Target::kCpu) &&
-         std::all_of(program.buffers.begin(), program.buffers.end(), [](const ie::BufferRecord& buffer) {
-           return buffer.dtype == uint32_t(ie::Dtype::kFloat32);
-         });
+         program.header.dtype == uint32_t(ie::Dtype::kFloat32);
 }
 
 std::string output_name(const Program& program, const ie::OutputRecord& output) {

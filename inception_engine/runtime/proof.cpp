@@ -181,9 +181,9 @@ class Proof {
       if (kind == OpKind::kConv && op.in_channels > in.pitch) {
         require_op(op.in_channel == 0 && op.kernel_w == 1 && op.pad_left == 0 && op.pad_right == 0, i,
                    IE_PLAN_GEOMETRY, "a folded convolution with taps or padding to the side");
-        const uint64_t last = uint64_t{op.out_w - 1} * op.stride_w * in.pitch;
-        require_op(last + op.in_channels <= uint64_t{op.in_w} * in.pitch, i, IE_PLAN_BOUNDS,
-                   "reads beyond the end of a line");
+        const uint64_t last = uint64_t{op.out_w - 1} * op.stride_w;  // pixel at which the last run begins
+        require_op(last < op.in_w && last * in.pitch + op.in_channels <= uint64_t{op.in_w} * in.pitch, i,
+                   IE_PLAN_BOUNDS, "reads beyond the end of a line");
       } else {
         require_op(uint64_t{op.in_channel} + op.in_channels <= in.pitch, i, IE_PLAN_BOUNDS,
                    "reads beyond its buffer's columns");
@@ -579,7 +579,7 @@ void check_limits(const ProgramHeader& h) {
   limit(h.launch_count, kMaxLaunches, "launches");
   limit(h.task_count, kMaxTasks, "tasks");
   limit(h.wait_count, kMaxWaits, "waits");
-  limit(h.counter_count, kMaxCounters, "counters");
+  limit(h.counter_count, std::min(kMaxCounters, h.task_count), "counters, or more than tasks");
   limit(h.string_bytes, kMaxStrings, "bytes of names");
   limit(h.arena_bytes, kMaxArena, "bytes of arena");
 }

@@ -179,10 +179,15 @@ def wait_for_op(waiter: int, op: int) -> Change:
 
 
 def reuse_an_output(program: Program) -> None:
-    """The logits, which the caller reads in the end, make room for the probabilities."""
-    program.buffers[program.ops[PROBABILITIES].out_buffer].offset = program.buffers[
-        program.ops[CLASSIFIER].out_buffer
-    ].offset
+    """The means, which the caller reads in the end, make room for the probabilities, after their last use inside."""
+    means, softmax = (program.ops[op].out_buffer for op in (MEAN, PROBABILITIES))
+    program.outputs[0].buffer = means
+    program.buffers[softmax].offset = program.buffers[means].offset
+
+
+def skip_a_tile(program: Program) -> None:
+    """A JOIN stands where a tile was."""
+    vars(program.tasks[tasks_of(program, POOL)[-1]]).update(op=NONE, row=0, column=0)
 
 
 def far_away(program: Program) -> None:
@@ -225,21 +230,33 @@ def crowd_a_counter(program: Program) -> None:
         insert_task(program, len(program.tasks), task, waits)
 
 
-def work_for_days(program: Program) -> None:
-    """Pools of a million pixels at each of 2^25 pixels."""
-    program.header.arena_bytes = 2**36
-    rows, pitch, offset = 2**24, 1, 2**30
-    for _ in range(2):
-        program.buffers.append(plans.BUFFER.new(rows=rows, pitch=pitch, dtype=plans.FP32, offset=offset))
-        offset += 2**30
-    op = program.ops[POOL]
-    op.in_buffer, op.out_buffer = len(program.buffers) - 2, len(program.buffers) - 1
-    op.in_channels = op.out_channels = op.out_padded = 1
-    op.in_h = op.in_w = op.out_h = op.out_w = 2**12
-    op.stride_h = op.stride_w = 1
-    op.kernel_h = op.kernel_w = 1023
-    op.pad_top = op.pad_left = op.pad_bottom = op.pad_right = 511
-    op.tile_rows = rows
+def pool_for_days(kernel: int, *ops: int) -> Change:
+    """The ops become pools of a window of kernel x kernel pixels at each of 2^23 pixels."""
+
+    def apply(program: Program) -> None:
+        program.header.arena_bytes = 2**36
+        offset = 2**30
+        for op in (program.ops[index] for index in ops):
+            op.in_buffer, op.out_buffer = len(program.buffers), len(program.buffers) + 1
+            for _ in range(2):
+                program.buffers.append(plans.BUFFER.new(rows=2**23, pitch=1, dtype=plans.FP32, offset=offset))
+                offset += 2**26
+            op.in_channels = op.out_channels = op.out_padded = 1
+            op.in_h = op.out_h = 2**12
+            op.in_w = op.out_w = 2**11
+            op.stride_h = op.stride_w = 1
+            op.kernel_h = op.kernel_w = kernel
+            op.pad_top = op.pad_left = op.pad_bottom = op.pad_right = kernel // 2
+            op.tile_rows = 2**24
+
+    return apply
+
+
+def leave_rows_unwritten(program: Program) -> None:
+    """A buffer has a line more than the LRN writes, and its readers want that line."""
+    program.buffers[program.ops[NORM].out_buffer].rows = 20
+    program.ops[POOL].in_h = program.ops[CONV_1X1].in_h = 5
+    program.ops[CONV_1X1].stride_h = 3
 
 
 def endless_proof() -> Program:
@@ -343,6 +360,7 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("buffer without rows", "IE_PLAN_BUFFER", set_buffer(0, rows=0)),
     ("buffer without columns", "IE_PLAN_BUFFER", set_buffer(0, pitch=0)),
     ("buffer of huge rows", "IE_PLAN_BUFFER", set_buffer(0, rows=HUGE, pitch=HUGE)),
+    ("rows that nobody writes", "IE_PLAN_GEOMETRY", leave_rows_unwritten),
     ("output too high", "IE_PLAN_GEOMETRY", set_op(POOL, out_h=3)),
     ("output transposed", "IE_PLAN_GEOMETRY", set_op(MEAN, out_h=2)),
     ("input too low", "IE_PLAN_GEOMETRY", set_op(CONV_3X3, in_h=3, pad_bottom=2)),
@@ -378,6 +396,8 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("softmax of some columns", "IE_PLAN_ALIGNMENT", set_op(PROBABILITIES, tile_columns=4)),
     ("half a panel on a GPU", "IE_PLAN_ALIGNMENT", set_header(target=CUDA)),
     ("a tile missing", "IE_PLAN_TILES", drop_a_tile),
+    ("a JOIN instead of a tile", "IE_PLAN_TILES", skip_a_tile),
+    ("a JOIN of a tile", "IE_PLAN_VALUE", lambda p: set_task(tasks_of(p, POOL)[-1], op=NONE)(p)),
     ("a tile twice", "IE_PLAN_TILES", compute_a_tile_twice),
     ("a tile elsewhere", "IE_PLAN_TILES", set_task(0, row=1)),
     ("a tile outside", "IE_PLAN_TILES", set_task(0, row=0xFFFFFFF8)),
@@ -389,7 +409,11 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("zeros over values", "IE_PLAN_OVERLAP", write_zeros_over_values),
     ("in place", "IE_PLAN_OVERLAP", set_op(NORM, in_buffer=2)),
     ("columns that nobody writes", "IE_PLAN_UNWRITTEN", read_padding),
-    ("an output that nobody writes", "IE_PLAN_UNWRITTEN", set_op(CLASSIFIER, out_channels=4, out_padded=4)),
+    (
+        "an output that nobody writes",
+        "IE_PLAN_UNWRITTEN",
+        set_op(PROBABILITIES, in_channels=4, out_channels=4, out_padded=4),
+    ),
     ("launches begin late", "IE_PLAN_LAUNCH", set_launch(first_task=1)),
     ("launches end early", "IE_PLAN_LAUNCH", lambda p: set_launch(task_count=len(p.tasks) - 1)(p)),
     ("launches end late", "IE_PLAN_LAUNCH", set_launch(task_count=HUGE)),
@@ -410,7 +434,8 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("memory used again too early", "IE_PLAN_REUSE", stack(NORM)),
     ("an output's memory used again", "IE_PLAN_REUSE", reuse_an_output),
     ("a crowd on one counter", "IE_PLAN_WORK", crowd_a_counter),
-    ("work for days", "IE_PLAN_WORK", work_for_days),
+    ("one op works for days", "IE_PLAN_WORK", pool_for_days(1023, POOL)),
+    ("two ops work for days", "IE_PLAN_WORK", pool_for_days(255, POOL, MEAN)),
 ]
 
 
@@ -515,13 +540,43 @@ def test_a_convolution_folded_along_lines(status: str, fields: dict[str, int]) -
     build.output(out, 2, 4)
     op = build.program.ops[1]
     vars(op).update(fields)
-    op.weight_bytes = 16 * op.kernel_h * op.kernel_w * op.in_channels * 4
+    op.weight_bytes = plans.window_bytes(build.program, op)
     build.program.weight_bytes = 2 * op.weight_bytes
     program = build.finish()
     assert verdict(plan_file(program)) == status
     assert proof_rules.violations(program) == ({status} if status != "IE_OK" else set())
     if status != "IE_PLAN_GEOMETRY":
         assert is_safe(program) == (status == "IE_OK")
+
+
+@pytest.mark.parametrize(
+    ("status", "op", "fields", "pitch"),
+    [
+        ("IE_OK", 1, {}, 16),
+        ("IE_OK", 1, {"in_channel": 1, "in_channels": 3}, 32),
+        ("IE_PLAN_ALIGNMENT", 1, {"out_padded": 8, "out_channels": 8}, 16),
+        ("IE_PLAN_ALIGNMENT", 2, {"out_channel": 8}, 16),
+        ("IE_PLAN_ALIGNMENT", 3, {"in_channel": 8}, 16),
+        ("IE_PLAN_ALIGNMENT", 3, {}, 17),
+        ("IE_PLAN_ALIGNMENT", 3, {"in_buffer": 0, "in_channels": 4, "out_channels": 4, "in_channel": 0}, 16),
+        ("IE_PLAN_ALIGNMENT", 3, {"tile_columns": 8}, 16),
+    ],
+)
+def test_slices_on_a_gpu(status: str, op: int, fields: dict[str, int], pitch: int) -> None:
+    """Two convolutions of an image with four channels fill a buffer of 32; a pool takes the second half."""
+    build = Builder((4, 2, 2), 2, CUDA, plans.FP16)
+    image, joined, out = build.buffer(4, 4), build.buffer(4, 32), build.buffer(4, pitch)
+    build.op(INPUT, NONE, image)
+    for channel in (0, 16):
+        build.op(CONV, image, joined, in_h=2, in_w=2, out_channel=channel, out_channels=16)
+    build.op(plans.MAX_POOL, joined, out, in_h=2, in_w=2, in_channel=16, in_channels=16, out_channels=16)
+    build.output(out, 2, 2, channels=4)
+    vars(build.program.ops[op]).update(fields)
+    for number in (1, 2):
+        build.program.ops[number].weight_bytes = plans.window_bytes(build.program, build.program.ops[number])
+    program = build.finish()
+    assert verdict(plan_file(program)) == status
+    assert (status in proof_rules.violations(program)) == (status != "IE_OK")
 
 
 # Programs that are as safe as they are unusual.
@@ -721,7 +776,8 @@ def test_damaged_programs_with_a_mended_hash() -> None:
     [
         (forget_waits(NORM), r"not ordered"),
         (stack(NORM), r"not ordered"),
-        (reuse_an_output, r"overwrites what it reads"),
+        (reuse_an_output, r"output 0 reads what task 26 wrote into another buffer"),
+        (skip_a_tile, r"nothing has written"),
         (wait_for_itself, r"waits for task"),
         (drop_a_tile, r"nothing has written"),
         (set_op(CONV_1X1, in_channel=1), r"outside buffer"),

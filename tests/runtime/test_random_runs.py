@@ -19,8 +19,11 @@ from inception_engine import binding
 from tests.loader import STATUS, verdict
 from tests.plans import (
     AVERAGE_POOL,
+    BF16,
+    CONV,
     COUNT_INCLUDE_PAD,
     CPU,
+    FP16,
     FP32,
     INPUT,
     LRN,
@@ -29,6 +32,7 @@ from tests.plans import (
     PANEL,
     RELU,
     SOFTMAX,
+    Builder,
     Program,
     Record,
     is_folded,
@@ -211,6 +215,24 @@ def test_the_comparison_notices_one_weight() -> None:
     weights[3] += 0.1
     expected = evaluate(program, weights, images)
     assert error(found[0], expected[0]) > TOLERANCES["fp32"].layer
+
+
+@pytest.mark.parametrize("dtype", [FP16, BF16])
+def test_half_precision_weights_are_not_read_as_float32(dtype: int) -> None:
+    """They are half as long: kernels for float32 would read beyond the end of their section."""
+    build = Builder((3, 4, 4), 1, CPU, dtype)
+    image, out = build.buffer(16, 3), build.buffer(1, 16)
+    for buffer in build.program.buffers:
+        buffer.dtype = FP32
+    build.op(INPUT, NONE, image)
+    build.op(CONV, image, out, in_h=4, in_w=4, kernel_h=4, kernel_w=4)
+    build.output(out, 1, 1)
+    data = plan_file(build.finish())
+    assert verdict(data) == "IE_OK"
+    library, engine = binding.library(), ctypes.c_void_p()
+    status = library.ie_engine_load_memory(data, len(data), None, engine, binding.message_buffer())
+    assert STATUS[status] == "IE_ERROR_NO_PROGRAM"
+    assert not engine
 
 
 def test_programs_of_one_plan_share_their_interface() -> None:
