@@ -30,7 +30,7 @@ class _Sized(ctypes.Structure):
 
 
 class EngineOptions(_Sized):
-    _fields_ = (("struct_size", c_uint32), ("device", c_uint32))
+    _fields_ = (("struct_size", c_uint32), ("device", c_uint32), ("emulate", c_uint32))
 
 
 class ContextOptions(_Sized):

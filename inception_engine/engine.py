@@ -82,11 +82,13 @@ class Engine:
         threads: int = 0,
         isa: str = "auto",
         poison: bool = False,
+        emulate: bool = False,
     ) -> None:
         """Load and prove a plan: a file, a file's content, or a Plan.
 
         ``device``: "auto", "cpu" or "cuda". ``threads``: 0 takes as many as the process may run on. ``isa``: "auto",
         "portable", "avx2" or "avx512". ``poison``: fill the arena with NaN before each run, for tests.
+        ``emulate``: the CPU also walks programs for other devices, slowly, for tests.
         Raises PlanError, FileError, DeviceError, NoProgramError and ArgumentError, all EngineErrors.
         """
         self._engine, self._context = c_void_p(), c_void_p()
@@ -100,15 +102,15 @@ class Engine:
             raise ArgumentError(f"threads is {threads}, not 0 or a positive whole number")
         self._library = binding.library()
         try:
-            self._load(plan, binding.DEVICES.index(device))
+            self._load(plan, binding.EngineOptions(device=binding.DEVICES.index(device), emulate=emulate))
             self._describe()
             self._create_context(threads, isa, poison)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, plan: str | os.PathLike[str] | bytes | Plan, device: int) -> None:
-        options, message = binding.EngineOptions(device=device), binding.message_buffer()
+    def _load(self, plan: str | os.PathLike[str] | bytes | Plan, options: binding.EngineOptions) -> None:
+        message = binding.message_buffer()
         engine = byref(self._engine)
         if isinstance(plan, str | os.PathLike):
             path = os.fsencode(plan)

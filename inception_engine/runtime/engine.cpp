@@ -113,7 +113,7 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
   auto engine = std::make_unique<ie_engine>();
   engine->plan = std::make_shared<const Plan>(ie::load_plan(std::move(image)));
   for (const Program& program : engine->plan->programs) {
-    if (runs_on_cpu(program)) engine->programs.push_back(&program);
+    if (runs_on_cpu(program) || options.emulate != 0) engine->programs.push_back(&program);
   }
   if (engine->programs.empty()) {
     throw Refusal{IE_ERROR_NO_PROGRAM, "the plan has no program for this machine's CPU"};

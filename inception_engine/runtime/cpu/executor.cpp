@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "counter.h"
+#include "half.h"
 #include "kernels.h"
 
 namespace ie::cpu {
@@ -42,19 +43,47 @@ Memory allocate(size_t bytes) {
   return memory;
 }
 
-// A program with its addresses.
+// A program with its addresses. One in half precision is *emulated*: its activations are float32 numbers in an
+// arena of twice the size, where every offset is doubled and so all that overlaps still does, its weights are
+// converted once, and each tile is rounded when it is done. Slow, and right: a test of the schedule.
 struct BoundProgram {
   const Program* program;
+  size_t scale;                // of offsets
+  float (*round)(float);       // null for float32
+  std::vector<float> weights;  // converted; empty for float32
   std::vector<OpView> ops;
+
+  bool rounds(uint32_t buffer) const {
+    return round != nullptr && program->buffers[buffer].dtype != uint32_t(Dtype::kFloat32);
+  }
 };
 
+void convert_weights(const std::byte* weights, BoundProgram* bound) {
+  const bool half = bound->program->header.dtype == uint32_t(Dtype::kFloat16);
+  for (const OpRecord& op : bound->program->ops) {
+    if (op.kind != uint32_t(OpKind::kConv)) continue;
+    for (uint64_t i = 0; i < op.weight_bytes; i += sizeof(uint16_t)) {
+      uint16_t bits;
+      std::memcpy(&bits, weights + op.weight_offset + i, sizeof bits);
+      bound->weights.push_back(half ? from_float16(bits) : from_bfloat16(bits));
+    }
+  }
+}
+
 BoundProgram bind(const Program& program, std::byte* arena, const std::byte* weights) {
-  BoundProgram bound{&program, {}};
+  BoundProgram bound{&program, 1, nullptr, {}, {}};
+  if (program.header.dtype != uint32_t(Dtype::kFloat32)) {
+    bound.scale = 2;
+    bound.round =
+        program.header.dtype == uint32_t(Dtype::kFloat16) ? rounded_to_float16 : rounded_to_bfloat16;
+    convert_weights(weights, &bound);
+  }
+  const float* converted = bound.weights.data();
   for (const OpRecord& op : program.ops) {
     OpView view{};
     view.record = &op;
     const auto element = [&](uint32_t buffer, uint32_t channel) {
-      return reinterpret_cast<float*>(arena + program.buffers[buffer].offset) + channel;
+      return reinterpret_cast<float*>(arena + bound.scale * program.buffers[buffer].offset) + channel;
     };
     if (op.kind != uint32_t(OpKind::kInput)) {
       view.in = element(op.in_buffer, op.in_channel);
@@ -64,6 +93,10 @@ BoundProgram bind(const Program& program, std::byte* arena, const std::byte* wei
     view.out_pitch = program.buffers[op.out_buffer].pitch;
     view.weights = reinterpret_cast<const float*>(weights + op.weight_offset);
     view.bias = reinterpret_cast<const float*>(weights + op.bias_offset);
+    if (bound.round != nullptr && op.kind == uint32_t(OpKind::kConv)) {
+      view.weights = converted;
+      converted += op.weight_bytes / sizeof(uint16_t);
+    }
     bound.ops.push_back(view);
   }
   return bound;
@@ -142,7 +175,8 @@ Executor::Machine::Machine(const std::vector<const Program*>& programs, const st
   size_t counters = 0;
   for (const Program* program : programs) {
     const ProgramHeader& header = program->header;
-    arena_bytes_ = std::max<size_t>(arena_bytes_, header.arena_bytes);
+    const size_t scale = header.dtype == uint32_t(Dtype::kFloat32) ? 1 : 2;
+    arena_bytes_ = std::max<size_t>(arena_bytes_, scale * header.arena_bytes);
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
   arena_ = allocate(arena_bytes_);
@@ -258,6 +292,11 @@ void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) 
   const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
                      std::min(op.tile_columns, op.out_padded - task.column)};
   kernels_.by_kind[op.kind](view, tile, scratch);
+  if (!current_->rounds(op.out_buffer)) return;
+  for (size_t row = tile.row; row < size_t(tile.row) + tile.rows; ++row) {
+    float* out = view.out + row * view.out_pitch + tile.column;
+    std::transform(out, out + tile.columns, out, current_->round);
+  }
 }
 
 // Takes tasks by ticket until the program is done. The lowest unfinished task is always held by a worker and
@@ -312,7 +351,8 @@ void Executor::Machine::serve(uint32_t worker) {
 void Executor::Machine::copy_output(const ie_output& output) const {
   const OutputRecord& record = current_->program->outputs[output.index];
   const BufferRecord& buffer = current_->program->buffers[record.buffer];
-  const float* in = reinterpret_cast<const float*>(arena_.get() + buffer.offset) + record.channel;
+  const float* in =
+      reinterpret_cast<const float*>(arena_.get() + current_->scale * buffer.offset) + record.channel;
   float* out = output.data;
   for (uint32_t image = 0; image < input_.batch; ++image, in += size_t(buffer.rows) * buffer.pitch) {
     for (uint32_t channel = 0; channel < record.channels; ++channel) {

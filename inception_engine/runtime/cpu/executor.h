@@ -25,7 +25,7 @@ struct Settings {
 
 class Executor {
  public:
-  // `programs`: proven fp32 CPU programs, sorted by max_batch. `weights`: base of the WEIGHTS section,
+  // `programs`: proven, sorted by max_batch; those in half precision are emulated in float32. `weights`: base of the WEIGHTS section,
   // 64-byte aligned. Both outlive the executor. Returns IE_ERROR_MEMORY or IE_ERROR_THREAD with nothing
   // leaked; no exception escapes.
   static ie_status create(const std::vector<const Program*>& programs, const std::byte* weights,

@@ -95,6 +95,8 @@ typedef struct ie_context ie_context;
 typedef struct ie_engine_options {
   uint32_t struct_size;
   uint32_t device; /* ie_device */
+  uint32_t
+      emulate; /* 1: the CPU also walks programs for other devices, slowly, with the same results (tests) */
 } ie_engine_options;
 
 typedef struct ie_context_options {
