@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from inception_engine.compiler.arena import Lifetime, place
 from inception_engine.compiler.lower import Buffer, Lowered, Op
-from inception_engine.compiler.plan import NONE, LaunchMode
+from inception_engine.compiler.plan import NONE, LaunchMode, OpKind
 from inception_engine.compiler.targets import Target
 
 
@@ -62,6 +62,8 @@ class _Scheduler:
         self.tile_rows = {b: target.tile_rows(b.height, b.width, batch) for b in lowered.buffers}
         for op in lowered.ops:
             buffer = op.target.buffer
+            if op.kind == OpKind.INPUT and target.image_lines:
+                self.tile_rows[buffer] = target.image_lines * buffer.width
             op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
         self.launches = _launches(_steps(lowered.ops), target.launch)
         self.readers: dict[Buffer, list[Op]] = defaultdict(list)

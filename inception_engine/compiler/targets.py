@@ -14,9 +14,11 @@ class Target:
     a first convolution's window row that are read as one run.
 
     ``tile_pixels``, ``tile_columns``: size that a tile aims at, or has if ``fixed_tiles``. ``tasks_per_op``: below
-    it an op is cut by columns too. ``launch``: what one launch holds. ``delay``: how many steps of the schedule a
-    buffer's memory rests after its last use before it is reused, so that waiting for its last readers costs
-    nothing.
+    it an op is cut by columns too. ``image_lines``: lines of the image in a tile of the INPUT op, which does so little
+    per pixel that small tiles are mostly overhead; 0: as any other op.
+
+    ``launch``: what one launch holds. ``delay``: how many steps of the schedule a buffer's memory rests after its last
+    use before it is reused, so that waiting for its last readers costs nothing.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Target:
     tile_columns: int
     fixed_tiles: bool = False
     tasks_per_op: int = 1
+    image_lines: int = 0
     launch: LaunchMode
     delay: int = 0
 
@@ -65,6 +68,7 @@ CPU = Target(
     tile_pixels=224,
     tile_columns=64,
     tasks_per_op=8,
+    image_lines=8,
     launch=LaunchMode.NETWORK,
     delay=1,
 )
