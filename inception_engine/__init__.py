@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from inception_engine.compiler.plan import Plan
     from inception_engine.engine import Classification, Engine, Prediction
     from inception_engine.errors import EngineError, PlanError
+    from inception_engine.fused import FusedInception, fuse
+    from inception_engine.jit import TritonExecutor
     from inception_engine.network import Network, NetworkError, Preprocess
     from inception_engine.seeded import googlenet
     from inception_engine.spec import Spec
@@ -27,6 +29,7 @@ __all__ = [
     "Classification",
     "Engine",
     "EngineError",
+    "FusedInception",
     "Network",
     "NetworkError",
     "Plan",
@@ -34,7 +37,9 @@ __all__ = [
     "Prediction",
     "Preprocess",
     "Spec",
+    "TritonExecutor",
     "compile",
+    "fuse",
     "googlenet",
 ]
 
@@ -42,6 +47,7 @@ _MODULES = {
     "Classification": "engine",
     "Engine": "engine",
     "EngineError": "errors",
+    "FusedInception": "fused",
     "Network": "network",
     "NetworkError": "network",
     "Plan": "compiler.plan",
@@ -49,7 +55,9 @@ _MODULES = {
     "Prediction": "engine",
     "Preprocess": "network",
     "Spec": "spec",
+    "TritonExecutor": "jit",
     "compile": "compiler",
+    "fuse": "fused",
     "googlenet": "seeded",
 }
 

@@ -132,6 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(command=_inspect)
 
+    kernels = commands.add_parser(
+        "kernels", help="show what the GPU kernels compile to; needs Triton, no GPU"
+    )
+    kernels.add_argument(
+        "--table",
+        action="store_true",
+        required=True,
+        help="registers, spills and instructions of every variant on every GPU generation (minutes the first time)",
+    )
+    kernels.set_defaults(command=_kernels)
+
     classify = commands.add_parser(
         "classify",
         help="say what images show",
@@ -263,6 +274,20 @@ def _inspect(arguments: argparse.Namespace) -> int:
     except PlanError as error:
         raise type(error)(f"{path}: {error}") from None
     print(json.dumps(document, indent=2) if arguments.json else _printable(render(document)))
+    return 0
+
+
+def _kernels(_: argparse.Namespace) -> int:
+    if os.environ.get("TRITON_INTERPRET", "0") != "0":
+        raise CommandError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
+    try:
+        from inception_engine.kernels import machine_code
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise CommandError("Triton is not installed: pip install 'inception-engine[gpu]'") from None
+    for line in machine_code.render(machine_code.table()):
+        print(line, flush=True)
     return 0
 
 

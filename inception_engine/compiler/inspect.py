@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from inception_engine.compiler.plan import PANEL, Dtype, LaunchMode, OpKind, Plan, Program, TargetKind
 from inception_engine.errors import PlanMetadata
+from inception_engine.kernels.variants import variant
 
 
 def report(plan: Plan) -> dict[str, Any]:
@@ -38,7 +40,8 @@ def report(plan: Plan) -> dict[str, Any]:
 def executed_macs(program: Program, op: np.void) -> int:
     """Multiply-adds per image that the target's kernels execute for one op.
 
-    Those of the CPU run only rows that exist, and whole panels of columns; others run whole tiles.
+    Those of the CPU run only rows that exist, and whole panels of columns; those of GPUs run whole tiles, and whole
+    steps along K where a kernel exists for such tiles.
     """
     if op["kind"] != OpKind.CONV:
         return 0
@@ -46,11 +49,15 @@ def executed_macs(program: Program, op: np.void) -> int:
     batch = int(header["max_batch"])
     rows = int(op["out_h"]) * int(op["out_w"]) * batch
     columns = int(op["out_channels"])
+    depth = int(op["kernel_h"]) * int(op["kernel_w"]) * int(op["in_channels"])
     if header["target"] == TargetKind.CPU:
         columns = _round_up(columns, PANEL)
     else:
-        rows, columns = _round_up(rows, int(op["tile_rows"])), _round_up(columns, int(op["tile_columns"]))
-    depth = int(op["kernel_h"]) * int(op["kernel_w"]) * int(op["in_channels"])
+        tile = int(op["tile_rows"]), int(op["tile_columns"])
+        rows, columns = _round_up(rows, tile[0]), _round_up(columns, tile[1])
+        # Another compiler's plan may have tiles that no kernel has.
+        with suppress(ValueError):
+            depth = _round_up(depth, variant(Dtype(int(header["dtype"])).name.lower(), *tile).block_depth)
     return rows * columns * depth // batch
 
 

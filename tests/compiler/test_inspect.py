@@ -58,9 +58,27 @@ def test_multiply_adds_of_whole_tiles(network: Network) -> None:
     program = plan.programs[0]
     program.header["target"] = 2
     program.ops["tile_rows"], program.ops["tile_columns"] = 64, 64
-    conv = 192 * 64 * (3 * 3 * 3)  # 3 * 6 * 9 = 162 rows are three tiles
-    linear = 64 * 64 * (20 * 3 * 4)
+    conv = 192 * 64 * 32  # 3 * 6 * 9 = 162 rows are three tiles, 3 * 3 * 3 of K one step
+    linear = 64 * 64 * 256  # 20 * 3 * 4 of K are eight steps
     assert report(plan)["macs"]["executed"] == pytest.approx((conv + linear) / 3, abs=1)
+
+
+def test_multiply_adds_of_tiles_that_no_kernel_has(network: Network) -> None:
+    plan = compile(network, max_batch=3)
+    plan.programs[0].header["target"] = 2
+    plan.programs[0].ops["tile_rows"], plan.programs[0].ops["tile_columns"] = 54, 32
+    conv, linear = 162 * 32 * (3 * 3 * 3), 54 * 32 * (20 * 3 * 4)
+    assert report(plan)["macs"]["executed"] == pytest.approx((conv + linear) / 3, abs=1)
+
+
+@pytest.mark.parametrize(("batch", "budget"), [(1, 1.35), (32, 1.25)])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_budget_of_the_gpu(dtype: str, batch: int, budget: float) -> None:
+    document = report(compile(googlenet(), targets=("cuda",), dtype=dtype, max_batch=batch))
+    macs = document["macs"]
+    assert 1 < macs["executed"] / macs["nominal"] <= budget
+    inceptions = [module for module in document["modules"] if module["name"][0] in "345"]
+    assert len(inceptions) == 9 and all(1 < m["executed"] / m["nominal"] < 2 for m in inceptions)
 
 
 def test_memory(network: Network) -> None:

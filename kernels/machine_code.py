@@ -1,0 +1,153 @@
+"""What ``walk`` becomes on each GPU generation: compiled and read without a GPU.
+
+Triton compiles for any GPU and brings NVIDIA's disassembler along, so registers, spills and instructions can be looked
+at anywhere. What the kernels' correctness rests on (no read-only loads of the arena, the parameter list) and what their
+speed rests on (tensor cores, asynchronous copies, no spills) is asserted by the tests.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import triton
+from inception_engine.kernels.variants import VARIANTS, Variant
+from inception_engine.kernels.walk import walk
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+from triton.runtime.jit import JITFunction
+
+# Compute capabilities: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200; B200; RTX 50 and RTX PRO.
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+# Launches of GoogLeNet and the kinds that they hold (KINDS of walk).
+LAUNCHES = {
+    "stem": 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 7,
+    "module": 1 << 2 | 1 << 3,
+    "head": 1 << 2 | 1 << 4 | 1 << 6,
+}
+SPINS = 1 << 24
+_POINTERS = ("tasks", "waits", "ops", "buffers", "weights", "arena", "image", "state", "p_ticket")
+_NUMBERS = ("first", "count", "batch")
+# What a driver passes: the arguments, and two pointers to scratch memory that Triton adds (null: walk uses none).
+PARAMETERS = ("u64",) * len(_POINTERS) + ("u32",) * len(_NUMBERS) + ("u64", "u64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineCode:
+    """One compiled kernel.
+
+    ``registers`` and ``stack`` (bytes) of a thread; ``spills``: loads and stores of local memory; ``shared``: bytes of
+    a block. ``tensor``: number and name of the tensor cores' instructions, or "none". ``copies``: asynchronous ones, of
+    which ``wide_copies`` take 16 bytes a thread. ``wide_loads``, ``wide_stores``: of 16 bytes. ``read_only_loads``:
+    through the cache that does not see other blocks' stores. ``parameters``: PTX types of the entry's.
+    """
+
+    arch: str
+    dtype: str
+    tile: str
+    launch: str
+    registers: int
+    stack: int
+    spills: int
+    shared: int
+    tensor: str
+    copies: int
+    wide_copies: int
+    wide_loads: int
+    wide_stores: int
+    read_only_loads: int
+    parameters: tuple[str, ...]
+
+
+def compile_walk(dtype: str, variant: Variant, kinds: int, arch: int, image: str = "fp32") -> CompiledKernel:
+    """``walk`` for compute capability ``arch``. ``dtype``: "fp16", "bf16" or "fp32"; ``image``: "fp32" or "u8".
+
+    Pointers are multiples of 16 bytes. Raises RuntimeError where Triton was told to interpret.
+    """
+    if not isinstance(walk, JITFunction):
+        raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
+    types = dict.fromkeys(_POINTERS, "*i32") | dict.fromkeys(_NUMBERS, "i32")
+    types |= {"weights": f"*{dtype}", "arena": f"*{dtype}", "image": f"*{image}"}
+    constants = {
+        "KINDS": kinds,
+        "BM": variant.block_rows,
+        "BN": variant.block_columns,
+        "BK": variant.block_depth,
+        "STAGES": variant.stages,
+        "PRECISION": "ieee",
+        "LOOP": True,
+        "SPINS": SPINS,
+    }
+    aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(_POINTERS))}
+    source = ASTSource(walk, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
+
+
+def table() -> Iterator[MachineCode]:
+    """Every variant, for every launch and architecture; about two seconds each, unless Triton's cache has it."""
+    for (dtype, _, _), variant in VARIANTS.items():
+        for launch in LAUNCHES:
+            for arch in ARCHITECTURES:
+                yield read(dtype, variant, launch, arch)
+
+
+def read(dtype: str, variant: Variant, launch: str, arch: int, image: str = "fp32") -> MachineCode:
+    """Compile ``walk`` for a launch of ``LAUNCHES`` and read its PTX and SASS. Raises what ``compile_walk`` raises."""
+    kernel = compile_walk(dtype, variant, LAUNCHES[launch], arch, image)
+    ptx: str = kernel.asm["ptx"]
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "walk.cubin")
+        cubin.write_bytes(kernel.asm["cubin"])
+        usage = _output(knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin))
+        sass = _output(knobs.nvidia.nvdisasm.path, "-c", str(cubin))
+    resources = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    entry = re.search(r"\.entry walk\((.*?)\)", ptx, re.DOTALL)
+    if resources is None or entry is None or "EXIT" not in sass:
+        raise RuntimeError(f"the machine code for sm_{arch} cannot be read")
+    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global .*?, (\w+)[,;]", ptx)
+    return MachineCode(
+        arch=f"sm_{arch}",
+        dtype=dtype,
+        tile=f"{variant.block_rows}x{variant.block_columns}x{variant.block_depth}",
+        launch=launch,
+        registers=int(resources[1]),
+        stack=int(resources[2]),
+        spills=_count(r"\b(LDL|STL)\b", sass),
+        shared=kernel.metadata.shared,
+        tensor=_tensor(ptx),
+        copies=len(copies),
+        wide_copies=sum(int(size, 0) == 16 for size in copies),
+        wide_loads=_count(r"\bLDG\.E\.128\b", sass),
+        wide_stores=_count(r"\bSTG\.E\.128\b", sass),
+        read_only_loads=_count(r"\bld\.global\S*\.nc\b", ptx) + _count(r"\bLDG\S*\.CONSTANT\b", sass),
+        parameters=tuple(re.findall(r"\.param \.(\w+)", entry[1])),
+    )
+
+
+def _tensor(ptx: str) -> str:
+    for name in ("wgmma.mma_async", "tcgen05.mma", "mma.sync"):
+        if number := _count(rf"\b{re.escape(name)}\b", ptx):
+            return f"{number} {name}"
+    return "none"
+
+
+def _count(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text))
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def render(rows: Iterator[MachineCode]) -> Iterator[str]:
+    """Lines of a table, each as soon as its row is there; the parameter list, which all rows share, is left out."""
+    columns = [field.name for field in fields(MachineCode) if field.name != "parameters"]
+    widths = {name: max(len(name), 18 if name == "tensor" else 8) for name in columns}
+    yield "  ".join(f"{name.replace('_', ' '):<{widths[name]}}" for name in columns).rstrip()
+    for row in rows:
+        yield "  ".join(f"{getattr(row, name):<{widths[name]}}" for name in columns).rstrip()

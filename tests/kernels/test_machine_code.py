@@ -1,0 +1,110 @@
+"""What `walk` compiles to, on every GPU generation that Triton knows; no GPU is needed, nothing is run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from functools import cache
+
+import pytest
+
+pytest.importorskip("triton")
+
+from inception_engine.kernels import machine_code, walk
+from inception_engine.kernels.machine_code import ARCHITECTURES, LAUNCHES, MachineCode, compile_walk, read
+from inception_engine.kernels.variants import VARIANTS, variant
+
+from inception_engine.compiler.plan import OpKind
+
+# Modules on every generation, the rest where Ampere's and Hopper's instructions differ.
+CASES = [
+    pytest.param(key, launch, arch, id=f"{key[0]}-{key[1]}x{key[2]}-{launch}-sm_{arch}")
+    for key in VARIANTS
+    for launch in LAUNCHES
+    for arch in (ARCHITECTURES if launch == "module" else (80, 90))
+]
+TENSOR = {
+    80: "mma.sync",
+    86: "mma.sync",
+    89: "mma.sync",
+    90: "wgmma.mma_async",
+    100: "tcgen05.mma",
+    120: "mma.sync",
+}
+# Bytes of shared memory that one SM has for blocks, of which each takes 1,024 more (CUDA programming guide).
+SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
+
+
+@cache
+def code(key: tuple[str, int, int], launch: str, arch: int) -> MachineCode:
+    return read(key[0], VARIANTS[key], launch, arch)
+
+
+@pytest.mark.parametrize(("key", "launch", "arch"), CASES)
+def test_machine_code(key: tuple[str, int, int], launch: str, arch: int) -> None:
+    found = code(key, launch, arch)
+    assert found.spills == 0 and found.stack == 0
+    assert found.registers <= 128  # two blocks of eight warps on an SM
+    assert 2 * (found.shared + 1024) <= SHARED[arch] * 1024
+    # What other blocks store during a launch must never be read through the read-only cache.
+    assert found.read_only_loads == 0
+    assert found.parameters == machine_code.PARAMETERS
+    # Both operands of the product, each stage: in 16-byte pieces, none narrower.
+    stages = VARIANTS[key].stages
+    assert found.copies == found.wide_copies >= 2 * stages
+    assert found.wide_loads >= 1 and found.wide_stores >= 1
+    if key[0] == "fp32":
+        assert found.tensor == "none"  # TensorFloat-32 is off
+    else:
+        assert found.tensor.endswith(TENSOR[arch])
+
+
+def test_pixels_of_eight_bits() -> None:
+    found = read("fp16", variant("fp16", 64, 64), "stem", 90, image="u8")
+    assert found.spills == found.stack == found.read_only_loads == 0
+    assert found.parameters == machine_code.PARAMETERS
+
+
+def test_every_kind_in_one_launch() -> None:
+    """A whole network may be one launch."""
+    everything = sum(1 << kind for kind in (*OpKind, 7))
+    assert everything & ~sum(1 << kind for kind in OpKind) == 1 << 7
+    compile_walk("fp16", variant("fp16", 64, 64), everything, 90)
+
+
+def test_spills_are_seen() -> None:
+    """The measure can fail: sums of 128 x 128 alone take all registers of four warps."""
+    cramped = dataclasses.replace(variant("fp32", 64, 64), block_rows=128, block_columns=128, warps=4)
+    found = read("fp32", cramped, "module", 80)
+    assert found.registers == 255 and found.spills > 0 and found.stack > 0
+
+
+def test_parameters_are_those_of_walk() -> None:
+    """The list that a driver passes follows the kernel's own."""
+    (function,) = [
+        node
+        for node in ast.parse(inspect.getsource(walk)).body
+        if isinstance(node, ast.FunctionDef) and node.name == "walk"
+    ]
+    plain = [a.arg for a in function.args.args if a.annotation is None]
+    types = {True: "u32", False: "u64"}
+    assert machine_code.PARAMETERS[:-2] == tuple(types[n in ("first", "count", "batch")] for n in plain)
+
+
+def test_table(capsys: pytest.CaptureFixture[str]) -> None:
+    key = next(iter(VARIANTS))
+    header, line = machine_code.render(iter([code(key, "module", 90)]))
+    assert header.split()[:4] == ["arch", "dtype", "tile", "launch"]
+    assert line.split()[:4] == ["sm_90", "fp16", "64x64x32", "module"] and "wgmma" in line
+
+
+def test_interpreted_kernels_have_no_machine_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from inception_engine.cli import main
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert main(["kernels", "--table"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("inception: error: TRITON_INTERPRET") and err.count("\n") == 1
