@@ -56,6 +56,10 @@ def bench_main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(program: str, body: Callable[[], int]) -> int:
     """Run a command; its errors become a line and a status. What is no user's mistake keeps its traceback."""
+    if sys.stdout is None:  # closed by the caller (`>&-`), who wants the work and not the words
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files and classes need not fit its encoding
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -180,12 +184,16 @@ def _natural(text: str) -> int:
     return int(text)
 
 
+def _kernels(text: str) -> tuple[int, ...]:
+    return tuple(_numbers(text))
+
+
 def _names(text: str) -> list[str]:
     return text.split(",")
 
 
 # Fields of a Spec that have an option of their own.
-_VARIANT_FIELDS = ("norm", "third_branch", "width", "classes", "input_size")
+_VARIANT_FIELDS = ("norm", "third_branch", "width", "classes", "input_size", "pool_padding", "pool_kernels")
 
 
 def _add_variant(parser: argparse.ArgumentParser) -> None:
@@ -196,6 +204,10 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
     variant.add_argument("--norm", help="lrn, batch or none")
     variant.add_argument("--third-branch", type=int, metavar="K", help="kernel of the 5x5 branch: 5 or 3")
     variant.add_argument("--width", type=float, metavar="X", help="multiplies channel counts")
+    variant.add_argument("--pool-padding", help="ceil (56/28/14/7 pixels) or none (55/27/13/6)")
+    variant.add_argument(
+        "--pool-kernels", type=_kernels, metavar="A,B,C,D", help="of the four max-pools between the modules"
+    )
     variant.add_argument("--classes", type=int, metavar="N")
     variant.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
 

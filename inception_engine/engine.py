@@ -98,7 +98,7 @@ class Engine:
             raise DeviceError(f"unknown device {device!r}; there is {', '.join(binding.DEVICES)}")
         if isa not in binding.ISAS:
             raise ArgumentError(f"unknown instruction set {isa!r}; there is {', '.join(binding.ISAS)}")
-        if not 0 <= threads < 2**32:
+        if not isinstance(threads, int) or not 0 <= threads < 2**32:
             raise ArgumentError(f"threads is {threads}, not 0 or a positive whole number")
         self._library = binding.library()
         try:
@@ -110,6 +110,10 @@ class Engine:
             raise
 
     def _load(self, plan: str | os.PathLike[str] | bytes | Plan, options: binding.EngineOptions) -> None:
+        from inception_engine.compiler.plan import Plan
+
+        if not isinstance(plan, str | os.PathLike | bytes | bytearray | memoryview | Plan):
+            raise InputTypeError(f"a plan is a path, a file's content or a Plan, not {type(plan).__name__}")
         message = binding.message_buffer()
         engine = byref(self._engine)
         if isinstance(plan, str | os.PathLike):
@@ -119,7 +123,7 @@ class Engine:
             status = self._library.ie_engine_load(path, options, engine, message)
             where = f"{os.fsdecode(path)}: "
         else:
-            content = plan if isinstance(plan, bytes) else plan.to_bytes()
+            content = plan.to_bytes() if isinstance(plan, Plan) else bytes(plan)
             status = self._library.ie_engine_load_memory(content, len(content), options, engine, message)
             where = ""
         text = binding.text(message.value)
@@ -256,7 +260,9 @@ class Engine:
 
     def classify_each(self, images: Source | Iterable[Source], top_k: int = 5) -> Iterator[Classification]:
         """``classify`` one by one, for many images: holds at most a batch of them in memory."""
-        if top_k < 1:
+        if isinstance(images, bytes | bytearray | memoryview):
+            raise InputTypeError("bytes are not an image; give a path, a PIL image or an array")
+        if not isinstance(top_k, int) or top_k < 1:
             raise ArgumentError(f"top_k is {top_k}, not a positive number")
         if _is_tensor(images):
             images = _as_array(images)

@@ -13,8 +13,12 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
 
     What stood at ``path`` stays until the rename. Raises OSError; then nothing is left behind.
     """
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    target = Path(os.path.realpath(path))  # a link stays, and points to the new content
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        error.filename = os.fspath(path)  # and not the temporary file's name
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             for chunk in chunks:

@@ -311,6 +311,12 @@ def buffer_bytes(program: Program, index: int) -> int:
     return int(buffer.rows * buffer.pitch * ELEMENT_BYTES[buffer.dtype] * program.header.max_batch)
 
 
+def fit_arena(program: Program) -> None:
+    """The arena ends where its last buffer does."""
+    end = max(b.offset + buffer_bytes(program, i) for i, b in enumerate(program.buffers))
+    program.header.arena_bytes = -(-end // ALIGNMENT) * ALIGNMENT
+
+
 def arrange(program: Program, rng: random.Random | None) -> None:
     """Places buffers one behind the other, or, by ``rng``, over buffers that no later op touches."""
     uses: dict[int, list[int]] = {index: [] for index in range(len(program.buffers))}

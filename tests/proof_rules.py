@@ -68,6 +68,7 @@ def _fields(program: Program) -> set[str]:
         found.add("IE_PLAN_VALUE")
     if header.counter_count > len(program.tasks):
         found.add("IE_PLAN_LIMIT")
+    end = 0
     for index, buffer in enumerate(program.buffers):
         if buffer.dtype not in (FP32, header.dtype) or buffer.dtype not in ELEMENT_BYTES:
             found.add("IE_PLAN_VALUE")
@@ -78,6 +79,9 @@ def _fields(program: Program) -> set[str]:
         inside = buffer.offset + buffer_bytes(program, index) <= header.arena_bytes
         if not whole or not inside or buffer.offset % ALIGNMENT:
             found.add("IE_PLAN_BUFFER")
+        end = max(end, buffer.offset + buffer_bytes(program, index))
+    if header.arena_bytes - end >= ALIGNMENT:
+        found.add("IE_PLAN_BUFFER")
     if found:
         return found
     for op in program.ops:

@@ -363,3 +363,34 @@ def test_bench_is_reached(capsys: Captured) -> None:
         cli.bench_main(["--peers", "nobody"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("inception-bench: error: ")
+
+
+@pytest.mark.parametrize("command", [("summary",), ("inspect", "PLAN", "--json")])
+def test_a_closed_output_is_no_error(plan: Path, command: tuple[str, ...]) -> None:
+    arguments = [*COMMAND, *(str(plan) if part == "PLAN" else part for part in command)]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *arguments], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_every_field_of_a_variant_has_an_option(capsys: Captured) -> None:
+    status, out, _ = run(capsys, "summary", "--pool-padding", "none", "--pool-kernels", "3,3,3,2")
+    assert status == 0
+    assert "13x13x" in out and "3/3/3/2" in out
+
+
+def test_a_huge_file_that_is_no_plan_is_not_read(tmp_path: Path, capsys: Captured) -> None:
+    for name, content, message in (("a", b"", "not a plan file"), ("b", b"INCPLAN\n", "larger than 16 GiB")):
+        with (tmp_path / name).open("wb") as file:
+            file.write(content)
+            file.truncate(1 << 40)
+        status, _, err = run(capsys, "inspect", str(tmp_path / name))
+        assert status == 2
+        assert message in err
+
+
+def test_a_link_is_written_through(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    arguments = ("--width", "0.25", "--input-size", "64", "--classes", "5")
+    assert run(capsys, "build", "-o", str(tmp_path / "link"), *arguments)[0] == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").stat().st_size > 0

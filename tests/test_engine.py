@@ -462,3 +462,19 @@ def test_the_binding_declares_what_the_header_does() -> None:
             assert f"{prefix}_{name.upper()} = {value}" in HEADER
     assert f"#define IE_ABI_VERSION {binding.ABI_VERSION}u" in HEADER
     assert f"#define IE_MESSAGE_BYTES {binding.MESSAGE_BYTES}" in HEADER
+
+
+@pytest.mark.parametrize("plan", [None, 3, np.zeros(3), [b"INCPLAN"]])
+def test_what_cannot_be_a_plan_is_refused(plan: Any) -> None:
+    with pytest.raises(errors.InputTypeError, match="a plan is a path"):
+        Engine(plan)
+
+
+def test_options_of_another_type_are_refused(engine: Engine, plan: Plan) -> None:
+    for threads in ("2", None, 1.5):
+        with pytest.raises(errors.ArgumentError):
+            Engine(plan, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(errors.ArgumentError):
+        engine.classify([], top_k="3")  # type: ignore[arg-type]
+    with pytest.raises(errors.InputTypeError, match="bytes are not an image"):
+        engine.classify(b"\xff\xd8")  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from inception_engine import binding
+from inception_engine.bench.report import COLUMNS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,6 +71,16 @@ def test_c_program_agrees_with_python(workplace: Path) -> None:
         "print('%f' % ie.Engine('googlenet.plan').run(images)[0, 0])"
     )
     assert printed == run([sys.executable, "-c", python], workplace)
+
+
+def test_the_table_is_from_a_real_run() -> None:
+    """The block behind tools/bench has the columns that the command prints and a row for each of the engine's cases."""
+    table = README.split("<!-- tools/bench: begin -->")[1].split("<!-- tools/bench: end -->")[0]
+    for column in (*COLUMNS, "parity"):
+        assert column in table
+    rows = [line.split() for line in table.splitlines() if " engine " in line]
+    assert len(rows) == 4
+    assert all(row[-1] == "ok" for row in rows)
 
 
 def test_the_two_commands_come_first() -> None:

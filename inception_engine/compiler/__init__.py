@@ -10,7 +10,7 @@ plan       the result and its file
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ MAX_BATCH = 4096
 def compile(  # noqa: A001 - ie.compile is the public name
     network: Network,
     *,
-    targets: Sequence[str] = ("cpu",),
+    targets: str | Sequence[str] = ("cpu",),
     batches: Sequence[int] | None = None,
     max_batch: int = 1,
     dtype: str = "fp32",
@@ -42,9 +42,15 @@ def compile(  # noqa: A001 - ie.compile is the public name
     and no memory is reused, for comparing layer by layer. Raises CompileError for unknown targets, dtypes and
     batches out of range, and for graphs outside the kernels' reach.
     """
-    sizes = sorted(set(batches if batches is not None else (max_batch,)))
+    if not isinstance(network, Network):
+        raise CompileError(f"compile takes a Network, not {type(network).__name__}")
+    given = list(batches) if isinstance(batches, Iterable) else [max_batch if batches is None else batches]
+    if not all(isinstance(size, int | np.integer) for size in given):
+        raise CompileError(f"batches {given}: give whole numbers")
+    sizes = sorted(set(map(int, given)))
     if not sizes or sizes[0] < 1 or sizes[-1] > MAX_BATCH:
         raise CompileError(f"batches {list(sizes)}: give one or more between 1 and {MAX_BATCH}")
+    targets = (targets,) if isinstance(targets, str) else targets
     if not targets:
         raise CompileError("no target given")
     store = pack.WeightStore()

@@ -110,7 +110,11 @@ class Op:
 
 @dataclass(eq=False)
 class Lowered:
-    """Ops in an order in which inputs come before uses; outputs by name, with their (height, width)."""
+    """Ops in an order in which inputs come before uses; outputs by name.
+
+    Of the layers that are kept for comparison, those are left out whose channels have padding inside: concatenations
+    of slices that the target pads. Their branches are all there.
+    """
 
     buffers: list[Buffer] = field(default_factory=list)
     ops: list[Op] = field(default_factory=list)
@@ -162,8 +166,12 @@ class _Lowering:
                 self._layer(layer)
         for name, layer_name in outputs.items():
             view = self.views[layer_name]
-            if len(view.segments) == 1 or view.extent == view.channels:
+            if view.extent == view.channels:
                 self.lowered.outputs[name] = view
+            elif name in ("logits", "probabilities"):
+                raise CompileError(
+                    f"layer {layer_name}: an output of the network, and its channels have padding inside"
+                )
         return self.lowered
 
     def _needed(self, outputs: set[str]) -> list[Layer]:

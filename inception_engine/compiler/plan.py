@@ -20,6 +20,11 @@ VERSION = 1
 NONE = 0xFFFFFFFF
 ALIGNMENT = 64  # of sections, of buffers in the arena, of weights in their section
 PANEL = 16  # columns of one weight panel
+MAX_FILE_BYTES = 1 << 34  # these are limits of the loader
+MAX_TASKS = 1 << 22
+MAX_ROWS = 1 << 31  # of a buffer, exclusive, over the whole batch; and pitch
+MAX_PITCH = 1 << 24
+MAX_ARENA_BYTES = 1 << 36
 
 
 class Section(IntEnum):
@@ -218,5 +223,13 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Read and prove a file. Raises OSError and PlanError."""
-        return cls.from_bytes(Path(path).read_bytes())
+        """Read and prove a file. Raises OSError and PlanError; what is no plan or too large is not read."""
+        from inception_engine.errors import PlanForeign, PlanLimit
+
+        with Path(path).open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise PlanForeign("not a plan file")
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise PlanLimit("the file is larger than 16 GiB")
+            file.seek(0)
+            return cls.from_bytes(file.read())

@@ -13,8 +13,16 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from inception_engine.compiler.arena import Lifetime, place
-from inception_engine.compiler.lower import Buffer, Lowered, Op
-from inception_engine.compiler.plan import NONE, LaunchMode, OpKind
+from inception_engine.compiler.lower import Buffer, CompileError, Lowered, Op
+from inception_engine.compiler.plan import (
+    MAX_ARENA_BYTES,
+    MAX_PITCH,
+    MAX_ROWS,
+    MAX_TASKS,
+    NONE,
+    LaunchMode,
+    OpKind,
+)
 from inception_engine.compiler.targets import Target
 
 
@@ -65,6 +73,7 @@ class _Scheduler:
             if op.kind == OpKind.INPUT and target.image_lines:
                 self.tile_rows[buffer] = target.image_lines * buffer.width
             op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
+        self._check_limits()
         self.launches = _launches(_steps(lowered.ops), target.launch)
         self.readers: dict[Buffer, list[Op]] = defaultdict(list)
         self.writers: dict[Buffer, list[Op]] = defaultdict(list)
@@ -78,6 +87,19 @@ class _Scheduler:
             begin = len(self.result.signals)
             self.counters[buffer] = range(begin, begin + bands)
             self.result.signals += [0] * bands
+
+    def _check_limits(self) -> None:
+        """What the loader would refuse, before work is put into it. Raises CompileError."""
+        for buffer in self.lowered.buffers:
+            if self.batch * buffer.rows >= MAX_ROWS or buffer.pitch >= MAX_PITCH:
+                size = f"{self.batch} x {buffer.height} x {buffer.width} x {buffer.pitch}"
+                raise CompileError(f"layer {buffer.name}: an activation of {size} is too large")
+        tiles = sum(
+            -(-self.batch * op.target.buffer.rows // op.tile[0]) * -(-op.target.padded // op.tile[1])
+            for op in self.lowered.ops
+        )
+        if tiles > MAX_TASKS // 2:  # JOINs come on top
+            raise CompileError(f"{tiles} tiles are more than a program holds; take a smaller batch")
 
     def run(self, reuse: bool) -> Schedule:
         earlier = self._place_buffers(reuse)
@@ -146,6 +168,10 @@ class _Scheduler:
             first = min(moment_of[op] for op in self.writers[buffer]) if reuse else 0
             lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * self.element))
         offsets, self.result.arena_bytes = place(lifetimes)
+        if self.result.arena_bytes > MAX_ARENA_BYTES:
+            raise CompileError(
+                f"activations of {self.result.arena_bytes / 2**30:.0f} GiB; take a smaller batch"
+            )
         self.result.offsets = dict(zip(buffers, offsets, strict=True))
         earlier: dict[Buffer, list[Op]] = {buffer: [] for buffer in buffers}
         for i, mine in enumerate(buffers):

@@ -12,6 +12,9 @@
 //  7. An activation is a buffer of the arena. Row r of a buffer is a pixel: r = (image * height + y) * width + x;
 //     a row holds `pitch` elements (channels), so element (r, c) lies at offset + (r * pitch + c) * size.
 //     A buffer is as long as `max_batch` images need.
+//     Buffers may share memory. Then the one whose first writer has the lower op number is the older, and is
+//     done with before the other is written; an output's buffer is never the older one. The arena ends where
+//     the last buffer ends, rounded up to 64.
 //  8. An op writes columns [out_channel, out_channel + out_padded) of every row of its output buffer:
 //     `out_channels` values and then zeros. Its output is cut into tiles of `tile_rows` x `tile_columns`
 //     (the last ones may be smaller). The rows of a tile may belong to several images.

@@ -94,6 +94,7 @@ class Proof {
   }
 
   void buffers() const {
+    uint64_t end = 0;
     for (uint32_t i = 0; i < p_.buffers.size(); ++i) {
       const BufferRecord& b = p_.buffers[i];
       require(reserved_zero(b), IE_PLAN_RESERVED, "a reserved field of a buffer is set");
@@ -105,7 +106,11 @@ class Proof {
       const uint64_t bytes = buffer_bytes(i);
       require(b.offset <= p_.header.arena_bytes && bytes <= p_.header.arena_bytes - b.offset, IE_PLAN_BUFFER,
               "a buffer leaves the arena");
+      end = std::max(end, b.offset + bytes);
     }
+    // A context allocates the arena: a small file must not ask for more memory than it has a use for.
+    require(p_.header.arena_bytes - end < kBufferAlignment, IE_PLAN_BUFFER,
+            "the arena is larger than its buffers");
   }
 
   [[noreturn]] void refuse_op(uint32_t i, ie_status status, const char* message) const {

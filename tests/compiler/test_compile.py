@@ -161,6 +161,10 @@ def test_layers_that_no_output_needs_are_left_out() -> None:
         ({"targets": ("tpu",)}, "unknown target 'tpu'"),
         ({"targets": ()}, "no target"),
         ({"dtype": "fp8"}, "no kernels for dtype 'fp8'"),
+        ({"targets": "tpu"}, "unknown target 'tpu'"),
+        ({"batches": "1,8"}, "give whole numbers"),
+        ({"batches": (1.5,)}, "give whole numbers"),
+        ({"max_batch": "8"}, "give whole numbers"),
         ({"max_batch": 0}, "between 1 and 4096"),
         ({"batches": ()}, "between 1 and 4096"),
         ({"batches": (1, 5000)}, "between 1 and 4096"),
@@ -188,3 +192,27 @@ def test_a_launch_per_module(googlenet: Network, monkeypatch: pytest.MonkeyPatch
     assert program.header["arena_bytes"] <= 1.05 * kept < program.header["activation_bytes"]
     for seed in range(40):
         proven(ie.compile(random_network(np.random.default_rng(seed)), max_batch=3))
+
+
+def test_an_output_with_padding_inside_is_refused() -> None:
+    """Its channels do not lie side by side, so no slice of the buffer is the output."""
+    layers = (conv("a", INPUT, (3, 20)), conv("b", INPUT, (3, 21)), Concat(name="cat", inputs=("a", "b")))
+    network = Network(name="padded", input_shape=(3, 4, 4), layers=layers, logits="cat")
+    proven(ie.compile(network))
+    for keep_all in (False, True):
+        with pytest.raises(CompileError, match="layer cat: an output of the network"):
+            ie.compile(network, targets="cuda", keep_all=keep_all)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(100_000, 1), (30_000, 1), (2_000, 4096)])
+def test_what_no_program_can_hold_is_refused_before_the_work(size: int, batch: int) -> None:
+    network = Network(
+        name="large", input_shape=(3, size, size), layers=(conv("a", INPUT, (3, 64)),), logits="a"
+    )
+    with pytest.raises(CompileError, match=r"too large|smaller batch"):
+        ie.compile(network, max_batch=batch)
+
+
+def test_only_networks_are_compiled() -> None:
+    with pytest.raises(CompileError, match="not NoneType"):
+        ie.compile(None)  # type: ignore[arg-type]

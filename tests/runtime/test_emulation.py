@@ -4,6 +4,7 @@ run, so that a wrong schedule shows on any machine.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 
@@ -27,6 +28,16 @@ def outputs(network: Network, images: np.ndarray, dtype: str, **options: object)
         return engine.run(images, outputs=list(engine.outputs))
 
 
+def compilable(seed: int) -> Network:
+    """The first of a series of random networks that the target takes (it refuses LRN across padded slices)."""
+    for attempt in range(20):
+        network = random_network(np.random.default_rng((seed, attempt)))
+        with contextlib.suppress(CompileError):
+            ie.compile(network, targets=("cuda",), keep_all=True)
+            return network
+    raise AssertionError("twenty networks in a row were refused")
+
+
 def rounded(network: Network, dtype: str) -> Network:
     """The network whose weights are what ``dtype`` makes of them, so that only activations are rounded differently."""
     torch = pytest.importorskip("torch")
@@ -43,13 +54,9 @@ def rounded(network: Network, dtype: str) -> Network:
 @pytest.mark.parity
 @pytest.mark.parametrize("seed", range(40))
 def test_random_networks_in_float32(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    network = random_network(rng)
-    images = random_images(rng, network, 2)
-    try:
-        actual = outputs(network, images, "fp32", threads=1 + seed % 5)
-    except CompileError as refused:
-        pytest.skip(str(refused))
+    network = compilable(seed)
+    images = random_images(np.random.default_rng(seed), network, 2)
+    actual = outputs(network, images, "fp32", threads=1 + seed % 5)
     expected = reference.run(network, images, keep="all")
     shared = {name: expected[name] for name in expected if name in actual}
     assert len(shared) > 0.5 * len(expected)

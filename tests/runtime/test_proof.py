@@ -183,6 +183,7 @@ def reuse_an_output(program: Program) -> None:
     means, softmax = (program.ops[op].out_buffer for op in (MEAN, PROBABILITIES))
     program.outputs[0].buffer = means
     program.buffers[softmax].offset = program.buffers[means].offset
+    plans.fit_arena(program)
 
 
 def skip_a_tile(program: Program) -> None:
@@ -234,7 +235,6 @@ def pool_for_days(kernel: int, *ops: int) -> Change:
     """The ops become pools of a window of kernel x kernel pixels at each of 2^23 pixels."""
 
     def apply(program: Program) -> None:
-        program.header.arena_bytes = 2**36
         offset = 2**30
         for op in (program.ops[index] for index in ops):
             op.in_buffer, op.out_buffer = len(program.buffers), len(program.buffers) + 1
@@ -248,6 +248,7 @@ def pool_for_days(kernel: int, *ops: int) -> Change:
             op.kernel_h = op.kernel_w = kernel
             op.pad_top = op.pad_left = op.pad_bottom = op.pad_right = kernel // 2
             op.tile_rows = 2**24
+        plans.fit_arena(program)
 
     return apply
 
@@ -356,6 +357,7 @@ BROKEN: list[tuple[str, str, Change]] = [
     ("waits of no task", "IE_PLAN_TABLES", lambda p: p.waits.append(WAIT.new(target=1))),
     ("misaligned buffer", "IE_PLAN_BUFFER", set_buffer(0, offset=32)),
     ("buffer beyond the arena", "IE_PLAN_BUFFER", set_header(arena_bytes=64)),
+    ("arena beyond the buffers", "IE_PLAN_BUFFER", set_header(arena_bytes=2**30)),
     ("buffer's end overflows", "IE_PLAN_BUFFER", far_away),
     ("buffer without rows", "IE_PLAN_BUFFER", set_buffer(0, rows=0)),
     ("buffer without columns", "IE_PLAN_BUFFER", set_buffer(0, pitch=0)),
@@ -476,8 +478,8 @@ def test_every_status_of_the_proof_has_its_test() -> None:
 
 def test_a_window_of_too_many_weights() -> None:
     program = small_program(1)
-    program.header.arena_bytes = 2**36
     program.buffers[0].pitch, program.buffers[0].offset = 2**20, 2**30
+    plans.fit_arena(program)
     vars(program.ops[CONV_3X3]).update(in_channels=2**20, kernel_h=64, kernel_w=64)
     for name in ("pad_top", "pad_left"):
         setattr(program.ops[CONV_3X3], name, 63)
