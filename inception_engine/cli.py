@@ -184,7 +184,7 @@ def _natural(text: str) -> int:
     return int(text)
 
 
-def _kernels(text: str) -> tuple[int, ...]:
+def _sizes(text: str) -> tuple[int, ...]:
     return tuple(_numbers(text))
 
 
@@ -206,7 +206,7 @@ def _add_variant(parser: argparse.ArgumentParser) -> None:
     variant.add_argument("--width", type=float, metavar="X", help="multiplies channel counts")
     variant.add_argument("--pool-padding", help="ceil (56/28/14/7 pixels) or none (55/27/13/6)")
     variant.add_argument(
-        "--pool-kernels", type=_kernels, metavar="A,B,C,D", help="of the four max-pools between the modules"
+        "--pool-kernels", type=_sizes, metavar="A,B,C,D", help="of the four max-pools between the modules"
     )
     variant.add_argument("--classes", type=int, metavar="N")
     variant.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
