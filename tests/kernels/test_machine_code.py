@@ -17,12 +17,11 @@ from inception_engine.kernels.variants import VARIANTS, variant
 
 from inception_engine.compiler.plan import OpKind
 
-# Modules on every generation, the rest where Ampere's and Hopper's instructions differ.
 CASES = [
     pytest.param(key, launch, arch, id=f"{key[0]}-{key[1]}x{key[2]}-{launch}-sm_{arch}")
     for key in VARIANTS
     for launch in LAUNCHES
-    for arch in (ARCHITECTURES if launch == "module" else (80, 90))
+    for arch in ARCHITECTURES
 ]
 TENSOR = {
     80: "mma.sync",
@@ -71,6 +70,13 @@ def test_every_kind_in_one_launch() -> None:
     everything = sum(1 << kind for kind in (*OpKind, 7))
     assert everything & ~sum(1 << kind for kind in OpKind) == 1 << 7
     compile_walk("fp16", variant("fp16", 64, 64), everything, 90)
+
+
+@pytest.mark.parametrize("tile", [(16, 16), (32, 64), (64, 128), (128, 32)])
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_tiles_without_a_tuned_variant_compile(dtype: str, tile: tuple[int, int]) -> None:
+    assert (dtype, *tile) not in VARIANTS
+    assert read(dtype, variant(dtype, *tile), "module", 90).read_only_loads == 0
 
 
 def test_spills_are_seen() -> None:
