@@ -192,6 +192,8 @@ class TritonExecutor:
 
     def check(self) -> None:
         """Wait for what was enqueued. Raises WaitTimeoutError, once, if a wait inside a run since then gave up."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # the work may be in another stream than the current one
         if int(self._state[kernel.STATUS]):
             self._state[kernel.STATUS] = 0
             raise WaitTimeoutError("a wait inside a launch passed its bound; the results are void")

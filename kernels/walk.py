@@ -58,6 +58,10 @@ def _wait(p_wait, count, state, SPINS: tl.constexpr):
         while (seen < target) & (spins < SPINS):
             seen = tl.load(p_counter, volatile=True)
             spins += 1
+            # When another block has given up: drain, and do not wait for each task anew.
+            if spins % 1024 == 0:  # noqa: SIM102 - Triton's `and` would load in every turn
+                if tl.load(state + _STATUS, volatile=True) != 0:
+                    spins = SPINS
         if tl.atomic_add(p_counter, 0, sem="acquire") < target:
             tl.atomic_max(state + _STATUS, 1)
         p_wait += 2
@@ -81,11 +85,12 @@ def walk(
         p_task = tasks + (first + ticket) * 8
         i_op, row, column = tl.load(p_task), tl.load(p_task + 1), tl.load(p_task + 2)
         _wait(waits + 2 * tl.load(p_task + 3), tl.load(p_task + 4), state, SPINS)
-        if i_op >= 0:
-            p_op = ops + i_op * 48
+        p_op = ops + tl.maximum(i_op, 0) * 48
+        all_rows = batch * tl.load(p_op + 11) * tl.load(p_op + 12)
+        if (i_op >= 0) & (row < all_rows):  # not a JOIN, nor a tile of images that this batch does not have
             kind = tl.load(p_op)
             o_rows = row + tl.arange(0, BM)
-            rows = (o_rows, o_rows < batch * tl.load(p_op + 11) * tl.load(p_op + 12))
+            rows = (o_rows, o_rows < all_rows)
             p_buffer, out_padded = buffers + tl.load(p_op + 5) * 8, tl.load(p_op + 8)
             o_out, out_pitch = tiles.load64(p_buffer) // SIZE + tl.load(p_op + 6), tl.load(p_buffer + 3)
             if _HAS_INPUT & KINDS and kind == INPUT:

@@ -160,7 +160,7 @@ class _Lowering:
                 for name, slice_view in copies.get(layer.name, ()):
                     self._copy(name, slice_view, layer.module)
             elif layer.name in merged:
-                if merged[layer.name][0] is layer:
+                if layer is min(merged[layer.name], key=lambda conv: self.order[conv.name]):
                     self._conv(merged[layer.name])
             else:
                 self._layer(layer)
@@ -189,7 +189,15 @@ class _Lowering:
             if isinstance(layer, Conv) and layer.name not in placed:
                 window = layer.weight.shape[2:], layer.stride, layer.pads
                 groups.setdefault((layer.inputs, window, layer.relu, layer.module), []).append(layer)
-        return {conv.name: group for group in groups.values() if len(group) > 1 for conv in group}
+        merged: dict[str, list[Conv]] = {}
+        for group in groups.values():
+            # A slice that is padded must be the last: the columns behind it are stored as zeros, but columns between
+            # two slices are computed like any other, and an infinite pixel times a zero weight is NaN.
+            ragged = [conv for conv in group if len(conv.bias) % self.target.channel_align]
+            together = [conv for conv in group if conv not in ragged] + ragged[:1]
+            if len(together) > 1:
+                merged |= {conv.name: together for conv in together}
+        return merged
 
     def _buffer(self, name: str, size: Pair) -> Buffer:
         buffer = Buffer(name, *size)

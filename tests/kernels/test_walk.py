@@ -175,6 +175,16 @@ def test_interpreted(name: str) -> None:
     assert compared(network_of(case), images_of(case), layers, future.result(), case.dtype) == []
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_walked_by_threads(name: str) -> None:
+    """The same programs by the C++ runtime's portable kernels: many threads, so that a missing wait can show."""
+    case = CASES[name]
+    layers = outputs_of(case)
+    with ie.Engine(plan_of(case), threads=4, isa="portable", poison=True, emulate=True) as engine:
+        actual = engine.run(images_of(case), outputs=list(layers))
+    assert compared(network_of(case), images_of(case), layers, actual, case.dtype) == []
+
+
 @pytest.fixture
 def cuda() -> str:
     import torch

@@ -14,7 +14,7 @@ import pytest
 import inception_engine as ie
 from inception_engine import reference
 from inception_engine.compiler import CompileError
-from inception_engine.network import Network
+from inception_engine.network import INPUT, Conv, Layer, Network
 from tests.random_networks import random_images, random_network
 from tests.tolerances import TOLERANCES, error, violations
 
@@ -102,3 +102,26 @@ def test_the_whole_network(build: Callable[[], Network]) -> None:
         logits = engine.run(images)
     expected = reference.run(network, images)[network.logits]
     assert error(logits, expected) <= TOLERANCES["fp32"].logits
+
+
+@pytest.mark.parametrize("widths", [(24, 8), (24, 40, 16), (16, 24), (8,)])
+def test_infinity_in_padded_slices_stays_infinity(widths: tuple[int, ...]) -> None:
+    """Reduces whose channels are no whole panels: what lies between them must not become infinity times zero."""
+    layers: list[Layer] = []
+    for i, width in enumerate(widths):
+        reduce = np.full((width, 3, 1, 1), 0.5, np.float32)
+        layers.append(
+            Conv(name=f"reduce{i}", inputs=(INPUT,), weight=reduce, bias=np.zeros(width, np.float32))
+        )
+    for i, width in enumerate(widths):
+        weight = np.full((16, width, 3, 3), 0.25, np.float32)
+        layers.append(Conv(name=f"out{i}", inputs=(f"reduce{i}",), weight=weight, bias=np.zeros(16, np.float32),
+                           pads=(1, 1, 1, 1)))  # fmt: skip
+    network = Network(name="inf", input_shape=(3, 6, 6), layers=tuple(layers), logits="out0")
+    images = np.ones((1, 3, 6, 6), np.float32)
+    images[0, :, 2, 2] = np.inf
+    actual = outputs(network, images, "fp32")
+    expected = reference.run(network, images, keep="all")
+    for i in range(len(widths)):
+        assert np.isinf(expected[f"out{i}"]).sum() == 9 * 16
+        assert (actual[f"out{i}"] == expected[f"out{i}"]).all()
