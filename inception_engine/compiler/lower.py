@@ -131,6 +131,7 @@ class _Lowering:
         self.network = network
         self.target = target
         self.shapes = network.shapes()
+        self.macs = network.layer_macs()
         self.by_name = {layer.name: layer for layer in network.layers}
         self.lowered = Lowered()
         self.views: dict[str, View] = {}
@@ -381,7 +382,6 @@ class _Lowering:
             depth *= kernel[1]
             weight = weight.reshape(target.extent, kernel[0], 1, depth)
             kernel, pads = (kernel[0], 1), (pads[0], 0, pads[2], 0)
-        macs = self.network.layer_macs()
         self.lowered.ops.append(
             Op(
                 kind=OpKind.CONV,
@@ -397,6 +397,6 @@ class _Lowering:
                 in_channels=depth,
                 weight=weight,
                 bias=bias,
-                macs=sum(macs[conv.name] for conv in group),
+                macs=sum(self.macs[conv.name] for conv in group),
             )
         )
