@@ -83,9 +83,11 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from inception_engine.compiler import CompileError
     from inception_engine.errors import EngineError
     from inception_engine.network import NetworkError
+    from inception_engine.simulate.gpu import SimulationError
     from inception_engine.spec import SpecError
 
-    return CommandError, EngineError, NetworkError, CompileError, SpecError, OSError, MemoryError
+    known = CommandError, EngineError, NetworkError, CompileError, SpecError, SimulationError
+    return *known, OSError, MemoryError
 
 
 def _complain(program: str, error: Exception) -> None:
@@ -135,6 +137,31 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("plan", metavar="FILE", type=Path)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(command=_inspect)
+
+    simulate = commands.add_parser(
+        "simulate",
+        help="predict how a GPU would run a plan, from its task table; needs no GPU",
+        description="Of a plan: latency, bounds, critical path, launches. Of a network saved as .safetensors: tile "
+        "shapes by predicted latency, best first.",
+    )
+    simulate.add_argument("path", metavar="PLAN|NETWORK", type=Path)
+    simulate.add_argument("--gpu", default="h200", help="whose constants to take (default: h200)")
+    program = simulate.add_mutually_exclusive_group()
+    program.add_argument(
+        "--program",
+        type=int,
+        metavar="N",
+        help="of the plan, as inspect counts them (default: the first for a GPU)",
+    )
+    program.add_argument(
+        "--batch", type=int, metavar="N", help="images of a run (default: the program's maximum)"
+    )
+    simulate.add_argument("--dtype", help="of a network: fp16 (default), bf16 or fp32")
+    simulate.add_argument(
+        "--trace", metavar="FILE", type=Path, help="write the run for Perfetto or chrome://tracing"
+    )
+    simulate.add_argument("--json", action="store_true", help="print JSON")
+    simulate.set_defaults(command=_simulate)
 
     kernels = commands.add_parser(
         "kernels", help="show what the GPU kernels compile to; needs Triton, no GPU"
@@ -286,6 +313,18 @@ def _inspect(arguments: argparse.Namespace) -> int:
     except PlanError as error:
         raise type(error)(f"{path}: {error}") from None
     print(json.dumps(document, indent=2) if arguments.json else _printable(render(document)))
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from inception_engine.simulate.command import simulate_network, simulate_plan
+
+    path: Path = arguments.path
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: not a file")
+    simulated = simulate_network if path.suffix == ".safetensors" else simulate_plan
+    document, text = simulated(arguments)
+    print(json.dumps(document, indent=2) if arguments.json else _printable(text))
     return 0
 
 

@@ -118,6 +118,7 @@ def test_wheel_holds_every_module(wheel: set[str]) -> None:
     assert kernels
     assert {name for name in wheel if name.endswith(".py")} == sources | kernels
     assert {"inception_engine/py.typed", "inception_engine/LICENSE"} <= wheel
+    assert "inception_engine/simulate/costs/h200.json" in wheel
 
 
 def test_installed_package_holds_library_and_header() -> None:

@@ -29,7 +29,7 @@ MAX_BATCH = 4096
 def compile(  # noqa: A001 - ie.compile is the public name
     network: Network,
     *,
-    targets: str | Sequence[str] = ("cpu",),
+    targets: str | Sequence[str | Target] = ("cpu",),
     batches: Sequence[int] | None = None,
     max_batch: int = 1,
     dtype: str = "fp32",
@@ -37,6 +37,7 @@ def compile(  # noqa: A001 - ie.compile is the public name
 ) -> Plan:
     """Compile a network to a plan with one program per target and batch.
 
+    ``targets``: names, or Target values where another tiling than a name's is wanted.
     ``batches``: maximum batches, one program each (default: ``max_batch`` alone); an engine takes the smallest that
     fits. ``dtype``: "fp32"; for the target "cuda" also "fp16" and "bf16". ``keep_all``: every layer becomes an output
     and no memory is reused, for comparing layer by layer. Raises CompileError for unknown targets, dtypes and
@@ -55,13 +56,13 @@ def compile(  # noqa: A001 - ie.compile is the public name
         raise CompileError("no target given")
     store = pack.WeightStore()
     programs = []
-    for name in dict.fromkeys(targets):
-        if name not in TARGETS:
-            raise CompileError(f"unknown target {name!r}; there is {', '.join(TARGETS)}")
-        target = TARGETS[name]
+    for wanted in dict.fromkeys(targets):
+        if not isinstance(wanted, Target) and wanted not in TARGETS:
+            raise CompileError(f"unknown target {wanted!r}; there is {', '.join(TARGETS)}")
+        target = wanted if isinstance(wanted, Target) else TARGETS[wanted]
         if dtype not in target.dtypes:
             raise CompileError(
-                f"target {name} has no kernels for dtype {dtype!r}; it has {', '.join(target.dtypes)}"
+                f"target {target.name} has no kernels for dtype {dtype!r}; it has {', '.join(target.dtypes)}"
             )
         for batch in sizes:
             lowered = lower(network, target, keep_all=keep_all)
