@@ -30,7 +30,13 @@ class _Sized(ctypes.Structure):
 
 
 class EngineOptions(_Sized):
-    _fields_ = (("struct_size", c_uint32), ("device", c_uint32), ("emulate", c_uint32))
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("device", c_uint32),
+        ("emulate", c_uint32),
+        ("ordinal", c_uint32),
+        ("kernels", c_char_p),
+    )
 
 
 class ContextOptions(_Sized):
@@ -88,12 +94,15 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ),
     "ie_plan_check": (c_int, [c_char_p, c_size_t, c_char_p]),
     "ie_engine_free": (None, [c_void_p]),
+    "ie_engine_note": (c_char_p, [c_void_p]),
     "ie_engine_describe": (c_int, [c_void_p, POINTER(EngineInfo)]),
     "ie_engine_output": (c_int, [c_void_p, c_uint32, POINTER(OutputInfo)]),
     "ie_engine_metadata": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "ie_context_create": (c_int, [c_void_p, POINTER(ContextOptions), POINTER(c_void_p), c_char_p]),
     "ie_context_free": (None, [c_void_p]),
     "ie_run": (c_int, [c_void_p, POINTER(Input), POINTER(Output), c_uint32]),
+    "ie_enqueue": (c_int, [c_void_p, POINTER(Input), POINTER(Output), c_uint32, c_void_p]),
+    "ie_context_check": (c_int, [c_void_p]),
     "ie_context_message": (c_char_p, [c_void_p]),
 }
 

@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default: 5)")
     classify.add_argument("--json", action="store_true", help="print JSON")
     classify.add_argument("--threads", type=int, default=0, metavar="N", help="default: all that may be used")
-    classify.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    classify.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     classify.set_defaults(command=_classify)
     return parser
 
@@ -355,6 +355,8 @@ def _classify(arguments: argparse.Namespace) -> int:
     failed = False
     results: list[dict[str, Any]] = []
     with _engine(plan, arguments) as engine:
+        if engine.note:
+            print(f"inception: note: running on the CPU: {engine.note}", file=sys.stderr)
         if engine.random_weights and not arguments.json:
             print("The network's weights are random: the classes below mean nothing.")
         silent = len(images) < MANY_IMAGES or not sys.stderr.isatty()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_size_t, c_void_p, string_at
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, overload
 
 import numpy as np
 
@@ -70,8 +70,9 @@ class Engine:
     For runs side by side make one engine per thread. An engine does not outlive a fork: its threads stay behind.
 
     ``input_shape``: (channels, height, width). ``max_batch``: images per run at most. ``outputs``: name ->
-    (channels, height, width). ``device``, ``isa``: what was chosen. ``labels``: of the classes, or empty.
-    ``preprocess``: how ``classify`` treats images. ``random_weights``: the plan was built without trained weights.
+    (channels, height, width). ``device``: "cpu" or "cuda"; ``ordinal``: of the GPU; ``isa``: of the CPU, or "cuda".
+    ``note``: why "auto" took the CPU though the plan has programs for a GPU, or empty. ``labels``: of the classes, or
+    empty. ``preprocess``: how ``classify`` treats images. ``random_weights``: the plan was built without trained ones.
     ``programs``: how many of the plan's this machine runs; ``arena_bytes`` of the largest; ``weight_bytes`` of all.
     """
 
@@ -83,26 +84,32 @@ class Engine:
         isa: str = "auto",
         poison: bool = False,
         emulate: bool = False,
+        kernels: str | os.PathLike[str] | None = None,
     ) -> None:
         """Load and prove a plan: a file, a file's content, or a Plan.
 
-        ``device``: "auto", "cpu" or "cuda". ``threads``: 0 takes as many as the process may run on. ``isa``: "auto",
-        "portable", "avx2" or "avx512". ``poison``: fill the arena with NaN before each run, for tests.
-        ``emulate``: the CPU also walks programs for other devices, slowly, for tests.
-        Raises PlanError, FileError, DeviceError, NoProgramError and ArgumentError, all EngineErrors.
+        ``device``: "auto" (a GPU if the plan has programs for one and it can be used), "cpu", "cuda" or "cuda:1".
+        ``threads``: 0 takes as many as the process may run on. ``isa``: "auto", "portable", "avx2" or "avx512". Both
+        are for the CPU alone. ``poison``: fill the arena with NaN before each run, for tests. ``emulate``: the CPU also
+        walks programs for other devices, slowly, for tests. ``kernels``: an archive of GPU kernels; default: its own.
+        Raises PlanError, FileError, DeviceError, NoProgramError, ArgumentError, OutOfMemoryError and, with "cuda",
+        NoDriverError, DriverError, UnsupportedGpuError, KernelsError and DeviceLostError, all EngineErrors.
         """
         self._engine, self._context = c_void_p(), c_void_p()
         self._lock = threading.Lock()
         self._process = os.getpid()
-        if device not in binding.DEVICES:
-            raise DeviceError(f"unknown device {device!r}; there is {', '.join(binding.DEVICES)}")
+        kind, self.ordinal = _parse_device(device)
         if isa not in binding.ISAS:
             raise ArgumentError(f"unknown instruction set {isa!r}; there is {', '.join(binding.ISAS)}")
         if not isinstance(threads, int) or not 0 <= threads < 2**32:
             raise ArgumentError(f"threads is {threads}, not 0 or a positive whole number")
         self._library = binding.library()
         try:
-            self._load(plan, binding.EngineOptions(device=binding.DEVICES.index(device), emulate=emulate))
+            archive = None if kernels is None else os.fsencode(kernels)
+            options = binding.EngineOptions(
+                device=binding.DEVICES.index(kind), emulate=emulate, ordinal=self.ordinal, kernels=archive
+            )
+            self._load(plan, options)
             self._describe()
             self._create_context(threads, isa, poison)
         except BaseException:
@@ -133,6 +140,7 @@ class Engine:
         info = binding.EngineInfo()
         raise_for_status(self._library.ie_engine_describe(self._engine, info), "ie_engine_describe")
         self.device = binding.DEVICES[info.device]
+        self.note = binding.text(self._library.ie_engine_note(self._engine))
         self.input_shape: Shape = (info.channels, info.height, info.width)
         self.max_batch: int = info.max_batch
         self.programs: int = info.programs
@@ -179,7 +187,10 @@ class Engine:
         options = binding.ContextOptions(threads=threads, isa=binding.ISAS.index(isa), poison=int(poison))
         status = self._library.ie_context_create(self._engine, options, byref(self._context), message)
         raise_for_status(status, binding.text(message.value))
-        self.isa = binding.ISAS[self._library.ie_cpu_isa()] if isa == "auto" else isa
+        if self.device == "cuda":
+            self.isa = "cuda"
+        else:
+            self.isa = binding.ISAS[self._library.ie_cpu_isa()] if isa == "auto" else isa
 
     @overload
     def run(self, images: np.ndarray, outputs: None = None) -> np.ndarray: ...
@@ -197,55 +208,101 @@ class Engine:
         or (batch, height, width, channels) uint8, to which the plan's mean and scale are applied. Contiguous data is
         not copied. NaN propagates. Returns the first output ("logits"), or a dict of the ``outputs`` named: float32
         (batch, channels), (batch, channels, height, width) if larger than 1 x 1; tensors if a tensor came in.
-        Raises InputTypeError, InputShapeError, BatchError, OutputNameError, ClosedError and WaitTimeoutError.
+
+        A tensor on the engine's GPU stays there, and so do its results: all work is left to torch's current stream,
+        which may be capturing a CUDA graph, and ``check`` says whether the results are good.
+        Raises InputTypeError, InputShapeError, BatchError, OutputNameError, ClosedError, WaitTimeoutError, and
+        DriverError and DeviceLostError on a GPU.
         """
-        is_tensor = _is_tensor(images)
-        array = _as_array(images)
-        image_format = self._check_input(array)
         if isinstance(outputs, str):
             raise OutputNameError(f"outputs takes a list of names, not {outputs!r}")
         names = list(self.outputs)[:1] if outputs is None else list(dict.fromkeys(outputs))
-        results = {}
-        for name in names:
-            if name not in self.outputs:
-                raise OutputNameError(f"no output {name!r}; there is {', '.join(self.outputs)}")
-            channels, height, width = self.outputs[name]
-            shape = (channels,) if height == width == 1 else (channels, height, width)
-            results[name] = np.empty((len(array), *shape), np.float32)
+        if unknown := [name for name in names if name not in self.outputs]:
+            raise OutputNameError(f"no output {unknown[0]!r}; there is {', '.join(self.outputs)}")
+        is_tensor = _is_tensor(images)
+        if is_tensor and images.is_cuda and self.device == "cuda":
+            results = self._enqueue(images, names)
+        else:
+            results = self._run(_as_array(images), names)
+            if is_tensor:
+                from_numpy = sys.modules["torch"].from_numpy
+                results = {name: from_numpy(result) for name, result in results.items()}
+        return results if outputs is not None else results[names[0]]
+
+    def _run(self, array: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+        image_format = self._check_input(str(array.dtype), array.shape)
         given = binding.Input(format=image_format, batch=len(array), data=array.ctypes.data)
-        wanted = (binding.Output * len(names))(
-            *(
-                binding.Output(index=self._output_index[name], data=result.ctypes.data)
-                for name, result in results.items()
+        results = {name: np.empty(self._result_shape(name, len(array)), np.float32) for name in names}
+        wanted = self._wanted({name: result.ctypes.data for name, result in results.items()})
+        self._call(self._library.ie_run, given, wanted, len(names))
+        return results
+
+    def _enqueue(self, images: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
+        torch = sys.modules["torch"]
+        if images.device.index != self.ordinal:
+            raise InputTypeError(f"images are on {images.device}; the engine is on cuda:{self.ordinal}")
+        if images.layout != torch.strided:
+            raise InputTypeError(f"images are of layout {images.layout}; give a dense tensor")
+        dtype = str(images.dtype).removeprefix("torch.")
+        image_format = self._check_input(dtype, tuple(images.shape))
+        images = images.detach().contiguous()
+        given = binding.Input(format=image_format, batch=len(images), data=images.data_ptr())
+        results = {
+            name: torch.empty(
+                self._result_shape(name, len(images)), dtype=torch.float32, device=images.device
             )
-        )
+            for name in names
+        }
+        wanted = self._wanted({name: result.data_ptr() for name, result in results.items()})
+        stream = torch.cuda.current_stream(images.device).cuda_stream
+        self._call(self._library.ie_enqueue, given, wanted, len(names), stream)
+        return results
+
+    def check(self) -> None:
+        """Wait for runs on tensors of the GPU. Raises WaitTimeoutError, once, if a wait inside one gave up.
+
+        Work that was captured into a CUDA graph and replayed is to be waited for by the caller, before. Raises
+        ClosedError, DriverError and DeviceLostError, too.
+        """
+        self._call(self._library.ie_context_check)
+
+    def _call(self, function: Any, *arguments: Any) -> None:
+        """A function of the library on the context. Raises the error of its status."""
         if self._process != os.getpid():
             raise ClosedError("the engine was made before this process was forked; make one in each process")
         with self._lock:
             if not self._context:
                 raise ClosedError("the engine is closed")
-            status = self._library.ie_run(self._context, given, wanted, len(names))
+            status = function(self._context, *arguments)
             message = binding.text(self._library.ie_context_message(self._context)) if status else ""
         raise_for_status(status, message)
-        if is_tensor:
-            from_numpy = sys.modules["torch"].from_numpy
-            results = {name: from_numpy(result) for name, result in results.items()}
-        return results if outputs is not None else results[names[0]]
 
-    def _check_input(self, array: np.ndarray) -> int:
-        """The ie_format of an array that fits this plan."""
+    def _wanted(self, addresses: dict[str, int]) -> Any:
+        return (binding.Output * len(addresses))(
+            *(
+                binding.Output(index=self._output_index[name], data=address)
+                for name, address in addresses.items()
+            )
+        )
+
+    def _result_shape(self, name: str, batch: int) -> tuple[int, ...]:
+        channels, height, width = self.outputs[name]
+        return (batch, channels) if height == width == 1 else (batch, channels, height, width)
+
+    def _check_input(self, dtype: str, shape: tuple[int, ...]) -> int:
+        """The ie_format of images that fit this plan."""
         channels, height, width = self.input_shape
-        if array.dtype == np.float32:
-            image_format, shape, layout = binding.FLOAT32_NCHW, (channels, height, width), "float32"
-        elif array.dtype == np.uint8:
-            image_format, shape, layout = binding.UINT8_NHWC, (height, width, channels), "uint8"
+        if dtype == "float32":
+            image_format, wanted = binding.FLOAT32_NCHW, (channels, height, width)
+        elif dtype == "uint8":
+            image_format, wanted = binding.UINT8_NHWC, (height, width, channels)
         else:
-            raise InputTypeError(f"images are {array.dtype}; give float32 (normalised) or uint8 (pixels)")
-        if array.ndim != 4 or array.shape[1:] != shape:
-            wanted = ", ".join(map(str, shape))
-            raise InputShapeError(f"images of shape {array.shape}; {layout} images are (batch, {wanted})")
-        if not 1 <= len(array) <= self.max_batch:
-            raise BatchError(f"a batch of {len(array)} images; the plan takes 1 to {self.max_batch}")
+            raise InputTypeError(f"images are {dtype}; give float32 (normalised) or uint8 (pixels)")
+        if len(shape) != 4 or shape[1:] != wanted:
+            text = ", ".join(map(str, wanted))
+            raise InputShapeError(f"images of shape {shape}; {dtype} images are (batch, {text})")
+        if not 1 <= shape[0] <= self.max_batch:
+            raise BatchError(f"a batch of {shape[0]} images; the plan takes 1 to {self.max_batch}")
         return image_format
 
     def classify(self, images: Source | Iterable[Source], top_k: int = 5) -> list[Classification]:
@@ -265,7 +322,8 @@ class Engine:
         if not isinstance(top_k, int) or top_k < 1:
             raise ArgumentError(f"top_k is {top_k}, not a positive number")
         if _is_tensor(images):
-            images = _as_array(images)
+            on_gpu = self.device == "cuda" and images.is_cuda
+            images = _as_array(images.cpu() if on_gpu else images)
         if isinstance(images, np.ndarray) and images.dtype != np.uint8:
             if images.ndim not in (3, 4):
                 raise InputShapeError(f"images of shape {images.shape}; give one image or a batch")
@@ -345,7 +403,16 @@ class Engine:
             self.close()
 
 
-def _is_tensor(images: object) -> bool:
+def _parse_device(device: str) -> tuple[str, int]:
+    """One of binding.DEVICES and the number of the GPU. Raises DeviceError."""
+    kind, colon, ordinal = device.partition(":") if isinstance(device, str) else (device, "", "")
+    number = ordinal.isascii() and ordinal.isdigit() and len(ordinal) < 6
+    if kind not in binding.DEVICES or (colon and not (kind == "cuda" and number)):
+        raise DeviceError(f"unknown device {device!r}; there is {', '.join(binding.DEVICES)} and cuda:N")
+    return kind, int(ordinal or 0)
+
+
+def _is_tensor(images: object) -> TypeGuard[torch.Tensor]:
     """Whether these are a torch tensor, without importing torch for those who do not use it."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(images, torch.Tensor)

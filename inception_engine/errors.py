@@ -36,7 +36,7 @@ class BatchError(EngineError, ValueError, status=2):
 
 
 class DeviceError(EngineError, ValueError, status=3):
-    """An unknown device, or one that this machine does not have."""
+    """An unknown device, or one that this machine or this process does not have."""
 
 
 class NoProgramError(EngineError, status=4):
@@ -48,7 +48,7 @@ class FileError(EngineError, OSError, status=10):
 
 
 class OutOfMemoryError(EngineError, MemoryError, status=11):
-    """The library is out of memory."""
+    """The library is out of memory, the machine's or the GPU's."""
 
 
 class ThreadError(EngineError, RuntimeError, status=12):
@@ -56,7 +56,27 @@ class ThreadError(EngineError, RuntimeError, status=12):
 
 
 class WaitTimeoutError(EngineError, TimeoutError, status=13):
-    """A wait inside a run passed its bound; the engine must be made anew."""
+    """A wait inside a run passed its bound; the results are void. On the CPU the engine must be made anew."""
+
+
+class NoDriverError(EngineError, RuntimeError, status=14):
+    """There is no CUDA driver on this machine."""
+
+
+class DriverError(EngineError, RuntimeError, status=15):
+    """The CUDA driver is too old, or refused a call."""
+
+
+class UnsupportedGpuError(EngineError, RuntimeError, status=16):
+    """The library has no kernels for this GPU."""
+
+
+class KernelsError(EngineError, RuntimeError, status=17):
+    """The kernel archive is missing, damaged or of another version than the library."""
+
+
+class DeviceLostError(EngineError, RuntimeError, status=18):
+    """The GPU failed. This process cannot use it any more, another one may."""
 
 
 class PlanError(EngineError, ValueError):
@@ -168,7 +188,7 @@ class ClosedError(EngineError, RuntimeError):
 
 
 class InputTypeError(EngineError, TypeError):
-    """Neither an array nor a tensor in host memory, or of another dtype than float32 and uint8."""
+    """Neither an array nor a tensor where the engine can read it, or of another dtype than float32 and uint8."""
 
 
 class InputShapeError(EngineError, ValueError):

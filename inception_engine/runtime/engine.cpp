@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu/executor.h"
+#include "cuda/executor.h"
 #include "include/inception_engine.h"
 #include "plan.h"
 
@@ -27,14 +28,17 @@ constexpr uint32_t kDefaultTimeoutMs = 60'000;
 // Immutable once made; contexts share it.
 struct ie_engine {
   std::shared_ptr<const Plan> plan;
-  std::vector<const Program*> programs;   // that this machine can run, by maximum batch
-  std::vector<std::string> output_names;  // of the first of them; all have the same outputs
+  std::vector<const Program*> programs;         // that the device runs, by maximum batch
+  std::vector<std::string> output_names;        // of the first of them; all have the same outputs
+  std::shared_ptr<const ie::cuda::Device> gpu;  // null: the CPU
+  std::string note;
 };
 
 struct ie_context {
   std::shared_ptr<const Plan> plan;
   std::vector<const Program*> programs;
-  std::unique_ptr<ie::cpu::Executor> executor;
+  std::unique_ptr<ie::cpu::Executor> cpu;  // one of the two
+  std::unique_ptr<ie::cuda::Executor> gpu;
   char message[IE_MESSAGE_BYTES] = "";
 };
 
@@ -90,6 +94,8 @@ bool runs_on_cpu(const Program& program) {
          program.header.dtype == uint32_t(ie::Dtype::kFloat32);
 }
 
+bool runs_on_gpu(const Program& program) { return program.header.target == uint32_t(ie::Target::kCuda); }
+
 std::string output_name(const Program& program, const ie::OutputRecord& output) {
   return program.strings.substr(output.name, output.name_bytes);
 }
@@ -105,28 +111,68 @@ bool same_interface(const Program& a, const Program& b) {
          std::equal(a.outputs.begin(), a.outputs.end(), b.outputs.begin(), b.outputs.end(), same_output);
 }
 
-std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options& options) {
-  if (options.device == IE_DEVICE_CUDA) {
-    throw Refusal{IE_ERROR_DEVICE, "device cuda: this library has no CUDA executor"};
+// Sorted by maximum batch. `wanted` says which programs of the plan.
+template <typename Wanted>
+std::vector<const Program*> select(const Plan& plan, Wanted wanted) {
+  std::vector<const Program*> programs;
+  for (const Program& program : plan.programs) {
+    if (wanted(program)) programs.push_back(&program);
   }
-  if (options.device > IE_DEVICE_CUDA) throw Refusal{IE_ERROR_DEVICE, "unknown device"};
-  auto engine = std::make_unique<ie_engine>();
-  engine->plan = std::make_shared<const Plan>(ie::load_plan(std::move(image)));
-  for (const Program& program : engine->plan->programs) {
-    if (runs_on_cpu(program) || options.emulate != 0) engine->programs.push_back(&program);
-  }
-  if (engine->programs.empty()) {
-    throw Refusal{IE_ERROR_NO_PROGRAM, "the plan has no program for this machine's CPU"};
-  }
-  std::stable_sort(engine->programs.begin(), engine->programs.end(), [](const Program* a, const Program* b) {
+  std::stable_sort(programs.begin(), programs.end(), [](const Program* a, const Program* b) {
     return a->header.max_batch < b->header.max_batch;
   });
-  const Program& first = *engine->programs.front();
-  for (const Program* program : engine->programs) {
-    if (!same_interface(first, *program)) {
+  for (const Program* program : programs) {
+    if (!same_interface(*programs.front(), *program)) {
       throw Refusal{IE_PLAN_GEOMETRY, "the plan's programs differ in their input or outputs"};
     }
   }
+  return programs;
+}
+
+// The GPU with the plan's programs for it. Throws if there are none, or the GPU cannot be used.
+void use_gpu(ie_engine* engine, const ie_engine_options& options) {
+  engine->programs = select(*engine->plan, runs_on_gpu);
+  if (engine->programs.empty()) {
+    throw Refusal{IE_ERROR_NO_PROGRAM, "the plan has no program for CUDA; compile it with the target cuda"};
+  }
+  const uint32_t dtype = engine->programs.front()->header.dtype;
+  for (const Program* program : engine->programs) {
+    if (program->header.dtype != dtype) {
+      throw Refusal{IE_PLAN_GEOMETRY, "the plan's programs for CUDA differ in their dtype"};
+    }
+  }
+  engine->gpu = std::make_shared<const ie::cuda::Device>(*engine->plan, engine->programs, options.ordinal,
+                                                         options.kernels == nullptr ? "" : options.kernels);
+}
+
+void use_cpu(ie_engine* engine, bool emulate) {
+  engine->programs = select(*engine->plan, [&](const Program& p) { return emulate || runs_on_cpu(p); });
+  if (!engine->programs.empty()) return;
+  std::string message = "the plan has no program for this machine's CPU";
+  if (!engine->note.empty()) message += ", and those for a GPU cannot run: " + engine->note;
+  throw Refusal{IE_ERROR_NO_PROGRAM, message};
+}
+
+std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options& options) {
+  if (options.device > IE_DEVICE_CUDA) throw Refusal{IE_ERROR_DEVICE, "unknown device"};
+  const bool emulate = options.emulate != 0;
+  require(!emulate || options.device != IE_DEVICE_CUDA, "emulation is the CPU's; the device is CUDA");
+  auto engine = std::make_unique<ie_engine>();
+  engine->plan = std::make_shared<const Plan>(ie::load_plan(std::move(image)));
+  const std::vector<Program>& programs = engine->plan->programs;
+  const bool automatic = options.device == IE_DEVICE_AUTO && !emulate;
+  if (options.device == IE_DEVICE_CUDA) {
+    use_gpu(engine.get(), options);
+  } else if (automatic && std::any_of(programs.begin(), programs.end(), runs_on_gpu)) {
+    try {
+      use_gpu(engine.get(), options);
+    } catch (const Refusal& refusal) {
+      if (refusal.status >= IE_PLAN_TRUNCATED) throw;  // the plan's fault, on whatever device
+      engine->note = refusal.message;
+    }
+  }
+  if (engine->gpu == nullptr) use_cpu(engine.get(), emulate);
+  const Program& first = *engine->programs.front();
   for (const ie::OutputRecord& output : first.outputs) {
     engine->output_names.push_back(output_name(first, output));
   }
@@ -167,6 +213,22 @@ uint32_t choose(const ie_context& context, uint32_t batch) {
   return static_cast<uint32_t>(found - programs.begin());
 }
 
+// Checks the arguments of a run and returns the program's index.
+uint32_t check_run(const ie_context& context, const ie_input* input, const ie_output* outputs,
+                   uint32_t count) {
+  require(input != nullptr && (outputs != nullptr || count == 0), "a run's input or outputs is NULL");
+  require(input->struct_size == sizeof(ie_input), "ie_input has an unknown struct_size");
+  require(input->format == IE_FLOAT32_NCHW || input->format == IE_UINT8_NHWC, "unknown input format");
+  require(input->data != nullptr, "the input's data is NULL");
+  const uint32_t known = context.programs.front()->header.output_count;
+  for (uint32_t i = 0; i < count; ++i) {
+    require(outputs[i].struct_size == sizeof(ie_output), "ie_output has an unknown struct_size");
+    require(outputs[i].index < known, "no such output");
+    require(outputs[i].data != nullptr, "an output's data is NULL");
+  }
+  return choose(context, input->batch);
+}
+
 }  // namespace
 
 const char* ie_version(void) { return IE_VERSION; }
@@ -189,6 +251,11 @@ const char* ie_status_name(ie_status status) {
     IE_NAME(IE_ERROR_MEMORY)
     IE_NAME(IE_ERROR_THREAD)
     IE_NAME(IE_ERROR_TIMEOUT)
+    IE_NAME(IE_ERROR_NO_DRIVER)
+    IE_NAME(IE_ERROR_DRIVER)
+    IE_NAME(IE_ERROR_GPU)
+    IE_NAME(IE_ERROR_KERNELS)
+    IE_NAME(IE_ERROR_DEVICE_LOST)
     IE_NAME(IE_PLAN_TRUNCATED)
     IE_NAME(IE_PLAN_FOREIGN)
     IE_NAME(IE_PLAN_VERSION)
@@ -246,12 +313,14 @@ ie_status ie_plan_check(const void* data, size_t bytes, char* message) {
 
 void ie_engine_free(ie_engine* engine) { delete engine; }
 
+const char* ie_engine_note(const ie_engine* engine) { return engine == nullptr ? "" : engine->note.c_str(); }
+
 ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info) {
   return guarded(nullptr, [&] {
     require(engine != nullptr && info != nullptr, "ie_engine_describe: NULL");
     const ie::ProgramHeader& header = engine->programs.front()->header;
     ie_engine_info filled{};
-    filled.device = IE_DEVICE_CPU;
+    filled.device = engine->gpu == nullptr ? IE_DEVICE_CPU : IE_DEVICE_CUDA;
     filled.max_batch = engine->programs.back()->header.max_batch;
     filled.channels = header.input_channels;
     filled.height = header.input_height;
@@ -290,14 +359,18 @@ ie_status ie_context_create(ie_engine* engine, const ie_context_options* options
   if (context != nullptr) *context = nullptr;
   return guarded(message, [&] {
     require(engine != nullptr && context != nullptr, "ie_context_create: engine or context is NULL");
-    const ie::cpu::Settings settings = resolve(options_or_default(options));
+    const ie_context_options chosen = options_or_default(options);
     auto made = std::make_unique<ie_context>();
     made->plan = engine->plan;
     made->programs = engine->programs;
-    std::string error;
-    const ie_status status =
-        ie::cpu::Executor::create(made->programs, made->plan->weights, settings, &made->executor, &error);
-    if (status != IE_OK) throw Refusal{status, error};
+    if (engine->gpu != nullptr) {
+      made->gpu = std::make_unique<ie::cuda::Executor>(engine->gpu, made->programs, chosen.poison != 0);
+    } else {
+      std::string error;
+      const ie_status status =
+          ie::cpu::Executor::create(made->programs, made->plan->weights, resolve(chosen), &made->cpu, &error);
+      if (status != IE_OK) throw Refusal{status, error};
+    }
     *context = made.release();
   });
 }
@@ -308,21 +381,28 @@ ie_status ie_run(ie_context* context, const ie_input* input, const ie_output* ou
   if (context == nullptr) return IE_ERROR_ARGUMENT;
   uint32_t program = 0;
   const ie_status checked = guarded(context->message, [&] {
-    require(input != nullptr && (outputs != nullptr || count == 0), "ie_run: input or outputs is NULL");
-    require(input->struct_size == sizeof(ie_input), "ie_run: ie_input has an unknown struct_size");
-    require(input->format == IE_FLOAT32_NCHW || input->format == IE_UINT8_NHWC,
-            "ie_run: unknown input format");
-    require(input->data != nullptr, "ie_run: input data is NULL");
-    const uint32_t known = context->programs.front()->header.output_count;
-    for (uint32_t i = 0; i < count; ++i) {
-      require(outputs[i].struct_size == sizeof(ie_output), "ie_run: ie_output has an unknown struct_size");
-      require(outputs[i].index < known, "ie_run: no such output");
-      require(outputs[i].data != nullptr, "ie_run: output data is NULL");
-    }
-    program = choose(*context, input->batch);
+    program = check_run(*context, input, outputs, count);
+    if (context->gpu != nullptr) context->gpu->run(program, *input, outputs, count);
   });
-  if (checked != IE_OK) return checked;
-  return context->executor->run(program, *input, outputs, count, context->message);
+  if (checked != IE_OK || context->gpu != nullptr) return checked;
+  return context->cpu->run(program, *input, outputs, count, context->message);
+}
+
+ie_status ie_enqueue(ie_context* context, const ie_input* input, const ie_output* outputs, uint32_t count,
+                     void* stream) {
+  if (context == nullptr) return IE_ERROR_ARGUMENT;
+  return guarded(context->message, [&] {
+    if (context->gpu == nullptr) throw Refusal{IE_ERROR_DEVICE, "ie_enqueue needs a CUDA engine"};
+    const uint32_t program = check_run(*context, input, outputs, count);
+    context->gpu->enqueue(program, *input, outputs, count, static_cast<ie::cuda::CUstream>(stream));
+  });
+}
+
+ie_status ie_context_check(ie_context* context) {
+  if (context == nullptr) return IE_ERROR_ARGUMENT;
+  return guarded(context->message, [&] {
+    if (context->gpu != nullptr) context->gpu->check_enqueued();
+  });
 }
 
 const char* ie_context_message(const ie_context* context) {

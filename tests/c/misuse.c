@@ -30,7 +30,7 @@ int main(int argc, char** argv) {
   EXPECT(ie_plan_check("INCPLAN\n", 8, message), IE_PLAN_TRUNCATED, message);
   const ie_engine_options cuda = {sizeof cuda, IE_DEVICE_CUDA}, unknown = {sizeof unknown, 77},
                           empty = {0, 0};
-  EXPECT(ie_engine_load(argv[1], &cuda, &engine, message), IE_ERROR_DEVICE, message);
+  EXPECT(ie_engine_load(argv[1], &cuda, &engine, message), IE_ERROR_NO_PROGRAM, message);
   EXPECT(ie_engine_load(argv[1], &unknown, &engine, message), IE_ERROR_DEVICE, message);
   EXPECT(ie_engine_load(argv[1], &empty, &engine, message), IE_ERROR_ARGUMENT, message);
   EXPECT(ie_engine_load(argv[1], NULL, &engine, NULL), IE_OK, NULL);
@@ -81,6 +81,11 @@ int main(int argc, char** argv) {
   output.struct_size = sizeof output;
   EXPECT(ie_run(context, &input, &output, 1), IE_OK, NULL);
   EXPECT(ie_run(context, &input, NULL, 0), IE_OK, NULL);
+  EXPECT(ie_enqueue(NULL, &input, &output, 1, NULL), IE_ERROR_ARGUMENT, NULL);
+  EXPECT(ie_enqueue(context, &input, &output, 1, NULL), IE_ERROR_DEVICE, ie_context_message(context));
+  EXPECT(ie_context_check(NULL), IE_ERROR_ARGUMENT, NULL);
+  EXPECT(ie_context_check(context), IE_OK, NULL);
+  if (ie_engine_note(engine)[0] != '\0' || ie_engine_note(NULL)[0] != '\0') printf("a note\n"), ++failures;
 
   size_t bytes = 0;
   if (ie_engine_metadata(engine, &bytes)[0] != '{' || bytes == 0) printf("no metadata\n"), ++failures;

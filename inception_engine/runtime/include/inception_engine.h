@@ -14,9 +14,12 @@
  *   ie_context_free(context);
  *   ie_engine_free(engine);
  *
- * An engine is a proven plan: immutable, shared by any number of threads. A context is one run at a time: its
- * threads and its memory. Create one per thread that calls ie_run. An engine lives at least as long as
+ * An engine is a proven plan on a device: immutable, shared by any number of threads. A context is one run at a time:
+ * its threads and its memory. Create one per thread that calls ie_run. An engine lives at least as long as
  * its contexts: freeing it earlier only gives up the caller's share of it.
+ *
+ * The device is the CPU or an NVIDIA GPU of compute capability 8.0 or newer, whose driver (CUDA 12.0 or newer) is
+ * looked for when a plan with programs for GPUs is loaded. The caller's current CUDA context is left as it is.
  *
  * Nothing here prints, aborts or calls exit. Structures that callers fill begin with their own size, so that
  * a program built against an older header keeps working. A `message` is a buffer of IE_MESSAGE_BYTES
@@ -46,13 +49,18 @@ typedef enum ie_status {
   /* the caller */
   IE_ERROR_ARGUMENT = 1,   /* NULL, a wrong struct_size, a value out of range */
   IE_ERROR_BATCH = 2,      /* the batch is 0 or larger than any program of the plan takes */
-  IE_ERROR_DEVICE = 3,     /* unknown device, or one that this machine does not have */
+  IE_ERROR_DEVICE = 3,     /* unknown device, or one that this machine or this process does not have */
   IE_ERROR_NO_PROGRAM = 4, /* the plan holds no program that this machine can run */
   /* the machine */
-  IE_ERROR_FILE = 10,    /* cannot be opened or read */
-  IE_ERROR_MEMORY = 11,  /* out of memory */
-  IE_ERROR_THREAD = 12,  /* a thread could not be started */
-  IE_ERROR_TIMEOUT = 13, /* a wait passed its bound; the context is spent */
+  IE_ERROR_FILE = 10,        /* cannot be opened or read */
+  IE_ERROR_MEMORY = 11,      /* out of memory, the machine's or the GPU's */
+  IE_ERROR_THREAD = 12,      /* a thread could not be started */
+  IE_ERROR_TIMEOUT = 13,     /* a wait passed its bound; on the CPU the context is spent */
+  IE_ERROR_NO_DRIVER = 14,   /* there is no CUDA driver: libcuda.so.1 cannot be loaded */
+  IE_ERROR_DRIVER = 15,      /* the CUDA driver is too old, or refused a call */
+  IE_ERROR_GPU = 16,         /* the library has no kernels for this GPU */
+  IE_ERROR_KERNELS = 17,     /* the kernel archive is missing, damaged or of another version */
+  IE_ERROR_DEVICE_LOST = 18, /* the GPU failed; contexts on it refuse to run, another process may */
   /* the plan file */
   IE_PLAN_TRUNCATED = 20,    /* shorter than it says */
   IE_PLAN_FOREIGN = 21,      /* not a plan */
@@ -97,8 +105,11 @@ typedef struct ie_engine_options {
   uint32_t device; /* ie_device */
   uint32_t
       emulate; /* 1: the CPU also walks programs for other devices, slowly, with the same results (tests) */
+  uint32_t ordinal;    /* which GPU, as CUDA counts them */
+  const char* kernels; /* path of the kernel archive; NULL: inception_engine.kernels beside this library */
 } ie_engine_options;
 
+/* On a GPU only poison counts; the bound on a wait is part of the kernels there, some seconds. */
 typedef struct ie_context_options {
   uint32_t struct_size;
   uint32_t threads;    /* 0: as many as the process may run on */
@@ -148,7 +159,9 @@ IE_API const char* ie_status_name(ie_status status);
 /* Best instruction set of this machine (ie_isa). */
 IE_API uint32_t ie_cpu_isa(void);
 
-/* Reads and proves a plan. `options` may be NULL. On failure *engine is NULL. */
+/* Reads and proves a plan, and readies its device. `options` may be NULL. On failure *engine is NULL. IE_DEVICE_AUTO
+ * takes the GPU if the plan has programs for one and it can be used, else the CPU; IE_DEVICE_CUDA fails with the
+ * reason. */
 IE_API ie_status ie_engine_load(const char* path, const ie_engine_options* options, ie_engine** engine,
                                 char* message);
 /* The same from memory, which is copied. */
@@ -158,6 +171,9 @@ IE_API ie_status ie_engine_load_memory(const void* data, size_t bytes, const ie_
 IE_API ie_status ie_plan_check(const void* data, size_t bytes, char* message);
 /* NULL is allowed. */
 IE_API void ie_engine_free(ie_engine* engine);
+/* Why IE_DEVICE_AUTO took the CPU though the plan has programs for a GPU: one line, or empty. Never NULL; lives as long
+ * as the engine. */
+IE_API const char* ie_engine_note(const ie_engine* engine);
 
 /* Fills *info up to info->struct_size, which the caller sets. */
 IE_API ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info);
@@ -172,9 +188,24 @@ IE_API ie_status ie_context_create(ie_engine* engine, const ie_context_options* 
 IE_API void ie_context_free(ie_context* context);
 
 /* Runs the program with the smallest maximum batch that fits, and writes `count` of the outputs. Nothing is
- * allocated. One thread at a time per context. After IE_ERROR_TIMEOUT the context refuses to run. */
+ * allocated. One thread at a time per context. After IE_ERROR_TIMEOUT a context on the CPU refuses to run.
+ *
+ * On a GPU each buffer may be host memory or memory of that GPU, which must be ready when ie_run is called. A run from
+ * host memory to host memory becomes a CUDA graph when its batch, format and outputs are first seen, which does
+ * allocate. */
 IE_API ie_status ie_run(ie_context* context, const ie_input* input, const ie_output* outputs, uint32_t count);
-/* One line on the last failed ie_run of this context; lives until the next one. Never NULL. */
+
+/* The same on a GPU without waiting: all buffers are memory of that GPU, and the work is left to a stream (CUstream or
+ * cudaStream_t of the GPU's primary context; NULL: the legacy default stream). Nothing is allocated. Runs of one
+ * context follow each other, whatever their streams. A stream that is capturing only records; then the order of what
+ * is replayed, and that it ends before the context does, is the caller's to see to. IE_ERROR_DEVICE on the CPU. */
+IE_API ie_status ie_enqueue(ie_context* context, const ie_input* input, const ie_output* outputs,
+                            uint32_t count, void* stream);
+/* Waits for what was enqueued. IE_ERROR_TIMEOUT, once, if a wait inside a run gave up: results since the last check are
+ * void, and the context can be used on. IE_OK on the CPU. */
+IE_API ie_status ie_context_check(ie_context* context);
+
+/* One line on the last failed call with this context; lives until the next one. Never NULL. */
 IE_API const char* ie_context_message(const ie_context* context);
 
 #ifdef __cplusplus

@@ -1,0 +1,151 @@
+#include "archive.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <iterator>
+#include <new>
+
+#include "../hash.h"
+
+namespace ie::cuda {
+namespace {
+
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;
+constexpr uint32_t kMaxRecords = 4096;
+constexpr uint32_t kMaxThreads = 1024, kWarp = 32;
+constexpr uint32_t kMaxShared = 1u << 18;  // more than any GPU has
+
+class Reader {
+ public:
+  explicit Reader(const std::string& path) : path_(path) {}
+
+  Archive read() {
+    Archive archive;
+    archive.file = read_file();
+    const std::byte* data = archive.file.data.get();
+    const size_t size = archive.file.bytes;
+    ArchiveHeader header;
+    require(size >= sizeof header, "it is too short");
+    std::memcpy(&header, data, sizeof header);
+    require(std::equal(header.magic, std::end(header.magic), kArchiveMagic), "it is not a kernel archive");
+    require(header.version == kArchiveVersion, "it has another version");
+    require(header.file_bytes == size, "its length is not what it says");
+    require(xxh64(data + sizeof header, size - sizeof header) == header.hash,
+            "its content does not match its hash");
+    require(is_zero(header.reserved, sizeof header.reserved), "a reserved field is set");
+    const uint64_t codes = sizeof header + uint64_t{header.record_count} * sizeof(KernelRecord);
+    require(header.record_count <= kMaxRecords && codes <= size, "its records do not fit");
+    archive.records.resize(header.record_count);
+    if (codes > sizeof header) {
+      std::memcpy(archive.records.data(), data + sizeof header, codes - sizeof header);
+    }
+    for (const KernelRecord& record : archive.records) check(record, data, codes, size);
+    check_gaps(archive.records, data, codes, size);
+    return archive;
+  }
+
+ private:
+  void require(bool holds, const std::string& what) const {
+    if (!holds) throw Refusal{IE_ERROR_KERNELS, path_ + ": " + what + "; install the library anew"};
+  }
+
+  static bool is_zero(const void* data, size_t bytes) {
+    const auto* begin = static_cast<const unsigned char*>(data);
+    return std::all_of(begin, begin + bytes, [](unsigned char byte) { return byte == 0; });
+  }
+
+  Image read_file() const {
+    struct File {
+      int descriptor;
+      ~File() {
+        if (descriptor >= 0) close(descriptor);
+      }
+    };
+    // Opening must not wait for a writer when the path is a pipe.
+    const File file{open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+    require(file.descriptor >= 0, std::string("the kernels cannot be opened: ") + strerror(errno));
+    struct stat status;
+    require(fstat(file.descriptor, &status) == 0 && S_ISREG(status.st_mode), "it is not a regular file");
+    require(uint64_t(status.st_size) <= kMaxFileBytes, "it is too large");
+    Image image;
+    image.bytes = size_t(status.st_size);
+    const size_t rounded = (image.bytes / kCodeAlignment + 1) * kCodeAlignment;
+    image.data.reset(static_cast<std::byte*>(std::aligned_alloc(kCodeAlignment, rounded)));
+    if (image.data == nullptr) throw std::bad_alloc();
+    for (size_t done = 0; done < image.bytes;) {
+      const ssize_t got = ::read(file.descriptor, image.data.get() + done, image.bytes - done);
+      if (got < 0 && errno == EINTR) continue;
+      require(got > 0, "it cannot be read");
+      done += size_t(got);
+    }
+    return image;
+  }
+
+  void check(const KernelRecord& r, const std::byte* data, uint64_t codes, uint64_t size) const {
+    const auto whole = [](uint32_t value, uint32_t of) { return value != 0 && value % of == 0; };
+    require(r.kernel == uint32_t(KernelName::kWalk) || r.kernel == uint32_t(KernelName::kCopyOutput),
+            "a record has an unknown kernel");
+    require(r.form == uint32_t(Form::kCubin) || r.form == uint32_t(Form::kPtx),
+            "a record has an unknown form");
+    require(r.dtype >= uint32_t(Dtype::kFloat32) && r.dtype <= uint32_t(Dtype::kBfloat16),
+            "a record has an unknown dtype");
+    require(r.arch >= 10 && r.arch < 1000 && whole(r.threads, kWarp) && r.threads <= kMaxThreads &&
+                r.shared <= kMaxShared && (r.flags & ~uint32_t{kWaitsItself}) == 0,
+            "a record has a value out of range");
+    require(is_zero(r.reserved, sizeof r.reserved), "a reserved field is set");
+    require(r.name[0] != '\0' && r.name[sizeof r.name - 1] == '\0', "a record has no name");
+    const bool walk = r.kernel == uint32_t(KernelName::kWalk);
+    const auto* sizes = walk ? std::begin(kWalkSizes) : std::begin(kCopySizes);
+    const size_t count = walk ? std::size(kWalkSizes) : std::size(kCopySizes);
+    require(r.param_count == count && std::equal(sizes, sizes + count, r.params) &&
+                is_zero(r.params + count, sizeof r.params - count),
+            "a kernel has other parameters than this library passes");
+    require(r.offset % kCodeAlignment == 0 && r.offset >= codes && r.offset < size && r.bytes != 0 &&
+                r.bytes <= size - r.offset,
+            "a kernel's code leaves the file");
+    require(r.form != uint32_t(Form::kPtx) || data[r.offset + r.bytes - 1] == std::byte{0},
+            "a kernel's PTX does not end");
+  }
+
+  // Codes follow each other, or are the same, and nothing lies between them.
+  void check_gaps(std::vector<KernelRecord> records, const std::byte* data, uint64_t end,
+                  uint64_t size) const {
+    std::sort(records.begin(), records.end(),
+              [](const KernelRecord& a, const KernelRecord& b) { return a.offset < b.offset; });
+    const KernelRecord* before = nullptr;
+    for (const KernelRecord& record : records) {
+      if (before != nullptr && record.offset == before->offset) {
+        require(record.bytes == before->bytes, "two kernels overlap");
+        continue;
+      }
+      require(record.offset >= end, "two kernels overlap");
+      require(is_zero(data + end, record.offset - end), "there are bytes between its kernels");
+      end = record.offset + record.bytes;
+      before = &record;
+    }
+    require(is_zero(data + end, size - end), "there are bytes behind its kernels");
+  }
+
+  const std::string path_;
+};
+
+}  // namespace
+
+std::string default_archive() {
+  Dl_info info;
+  const std::string name = "inception_engine.kernels";
+  if (dladdr(reinterpret_cast<const void*>(&default_archive), &info) == 0 || info.dli_fname == nullptr)
+    return name;
+  const std::string library = info.dli_fname;
+  return library.substr(0, library.rfind('/') + 1) + name;
+}
+
+Archive read_archive(const std::string& path) { return Reader(path).read(); }
+
+}  // namespace ie::cuda

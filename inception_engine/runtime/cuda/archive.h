@@ -1,0 +1,112 @@
+// The kernel archive: the GPU's machine code, compiled ahead of time, in one file beside the library.
+//
+//  1. All numbers are little-endian; integers are unsigned.
+//  2. A file is an ArchiveHeader, `record_count` KernelRecords, and the codes, each at a multiple of 64 bytes.
+//     Records may share a code. All other bytes are zero.
+//  3. A code is a cubin, or PTX: text that ends with a zero. A cubin runs on GPUs of its `arch`'s major version with
+//     at least its minor one, PTX on its arch and all later ones. An arch is major * 10 + minor.
+//  4. `walk` runs the tasks of one launch (plan_format.h, 11 and 12). Its parameters are those of WalkParameters, in
+//     that order and of those sizes. `kinds` has a bit 1 << OpKind for every kind that it can run, and kRagged if
+//     that includes convolutions whose in_channels are no multiple of 16. `rows` has the bit 1 << log2(n) for every
+//     tile_rows n that it can run; `columns` the same for the tile_columns of CONV, MAX_POOL and AVERAGE_POOL; other
+//     kinds may have any.
+//  5. `copy_output` copies a slice of a buffer to float32 NCHW. Its parameters are those of CopyParameters; a block
+//     copies 64 pixels of 64 channels: grid (pixels of all images / 64, channels / 64), rounded up.
+//  6. Of the records that fit a launch the first is taken: special ones stand before general ones.
+//  7. Both kernels have two hidden parameters at the end, which the compiler asks for and which stay null.
+//  8. Reserved fields are zero. A reader refuses another version, and records whose parameters have other sizes.
+//  9. `hash` is XXH64 (seed 0) of all bytes behind the header. The archive is code and comes with the library: it is
+//     checked for accidents, not for malice.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../plan.h"
+
+namespace ie::cuda {
+
+constexpr char kArchiveMagic[8] = {'I', 'N', 'C', 'K', 'E', 'R', 'N', '\n'};
+constexpr uint32_t kArchiveVersion = 1;
+constexpr uint64_t kCodeAlignment = 64;
+
+enum class KernelName : uint32_t { kWalk = 1, kCopyOutput = 2 };
+enum class Form : uint32_t { kCubin = 1, kPtx = 2 };
+enum KernelFlag : uint32_t {
+  kWaitsItself = 1
+};  // for the kernel before it: it may be launched while that one ends
+constexpr uint32_t kRagged = 1u << 7;
+
+struct ArchiveHeader {
+  char magic[8];
+  uint32_t version;
+  uint32_t record_count;
+  uint64_t file_bytes;
+  uint64_t hash;
+  uint32_t reserved[8];
+};
+
+struct KernelRecord {
+  uint32_t kernel;
+  uint32_t form;
+  uint32_t arch;
+  uint32_t dtype;  // Dtype of plan_format.h
+  uint32_t kinds, rows, columns;
+  uint32_t threads;    // of a block
+  uint32_t shared;     // dynamic shared memory of a block, bytes
+  uint32_t registers;  // of a thread; 0 for PTX
+  uint32_t param_count;
+  uint32_t flags;
+  uint8_t params[32];  // bytes of each parameter, then zeros
+  char name[32];       // of the entry in the code; ends with a zero
+  uint64_t offset, bytes;
+  uint32_t reserved[16];
+};
+
+struct WalkParameters {
+  uint64_t tasks, waits, ops, buffers, weights, arena;
+  uint64_t image;  // float32 NCHW or uint8 NHWC: see pixels
+  uint64_t
+      state;  // word 0: status, 1 when a wait gave up; counter i at word kLine * (i + 1); zero between runs
+  uint64_t ticket;  // of this launch: a line of its own
+  uint64_t result;  // where one output goes as float32 NCHW, or null
+  uint32_t first_task, task_count;
+  uint32_t batch;
+  uint32_t pixels;    // 1: the image is uint8 NHWC
+  uint32_t counters;  // that the last block clears: all of the program in a run's last launch, else 0
+  uint32_t result_buffer, result_channel, result_channels;  // the output's slice; no buffer: kNone
+  uint64_t hidden[2];
+};
+
+struct CopyParameters {
+  uint64_t source;  // of the first pixel's first channel
+  uint64_t result;
+  uint32_t pixels;  // of one image
+  uint32_t pitch, channels, images;
+  uint64_t hidden[2];
+};
+
+constexpr uint32_t kLine = 32;       // words between counters: 128 bytes
+constexpr uint32_t kCopyBlock = 64;  // pixels and channels
+constexpr uint8_t kWalkSizes[] = {8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8};
+constexpr uint8_t kCopySizes[] = {8, 8, 4, 4, 4, 4, 8, 8};
+
+static_assert(sizeof(ArchiveHeader) == 64 && sizeof(KernelRecord) == 192);
+static_assert(sizeof(WalkParameters) == 128 && sizeof(CopyParameters) == 48);
+
+struct Archive {
+  Image file;
+  std::vector<KernelRecord> records;
+
+  const std::byte* code(const KernelRecord& record) const { return file.data.get() + record.offset; }
+};
+
+// Where the archive lies when nobody says otherwise: beside this library.
+std::string default_archive();
+
+// Throws Refusal (IE_ERROR_KERNELS) or std::bad_alloc.
+Archive read_archive(const std::string& path);
+
+}  // namespace ie::cuda
