@@ -4,10 +4,11 @@
     print(model)                      # each FusedInception says what it runs on, and why
     logits = model(images)
 
-What a call does on CUDA tensors: torch's allocator gives memory for all activations of the module; one copy brings
-``x`` there, channels last, from whatever layout it has, and one memset clears the counters; one launch of ``walk``
-computes the module; the result is a part of that memory, which lives as long as the result. Only a branch whose
-channels are no multiple of 16, as in no published GoogLeNet, has its result copied once more, out of its padding.
+What a call does on CUDA tensors: one launch of ``walk`` reads ``x`` where it is and writes the result, a dense tensor
+of its own; what lies between is in memory that goes back to torch's allocator at once. No copy and no memset if ``x``
+is dense, channels last, its channels a multiple of 16 and its address of 16 bytes, as another module's result is.
+Otherwise ``x`` is copied first, in two operations if its channels need padding. If a branch's channels are no multiple
+of 16, as in no published GoogLeNet, the result is copied, too, out of its padding.
 
 The computation is the custom op ``inception_engine::inception``: torch.compile and torch.export keep it as one node,
 and a program that was exported on a CPU takes the launch when it runs on a GPU. A process that loads such a program
@@ -19,6 +20,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -33,6 +35,7 @@ from inception_engine.model import Convolution, Inception
 CONVOLUTIONS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 OUTPUTS = ("1x1", "3x3", "5x5", "pool_proj")
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_LAUNCHES = "inception_engine.module_launch"  # needs Triton; imported by the first launch
 BRANCHES = {"branch1", "branch2", "branch3", "branch4"}  # torchvision's names
 
 Block = tuple[nn.Conv2d, nn.BatchNorm2d | None]
@@ -76,8 +79,10 @@ class FusedInception(nn.Module):
 
     ``forward``: x (batch, in_channels, height, width) of any memory format, float32, float16 or bfloat16 (others run
     in plain torch) -> (batch, channels, height, width) of x's dtype, channels last in memory. On a GPU the first call
-    for a shape of x compiles and proves a plan, which copies the weights to the host: make it before capturing a CUDA
-    graph. Calls of one module on several CUDA streams at once are not safe.
+    for a size of x and a batch, rounded up to a power of two, compiles and proves a plan, which copies the weights to
+    the host: make it before capturing a CUDA graph, and keep the module, its weights where they are, for as long as
+    the graph. Calls of one module on several CUDA streams at once are not safe. No call waits for the GPU: that one
+    went wrong is said by ``check``, or when its plan is dropped: those for the sizes used last are kept.
 
     ``weights``: a buffer with all weights and biases, in the dtype and on the device of the original's. ``widths``:
     output channels of CONVOLUTIONS. ``backend``: see there.
@@ -114,10 +119,13 @@ class FusedInception(nn.Module):
 
     def check(self) -> None:
         """Wait for the calls so far. Raises WaitTimeoutError if a wait inside a launch gave up: results are void."""
-        if backend_for(self.weights.device, torch.float32).name == "triton":
-            from inception_engine.module_launch import check  # needs Triton
+        if launches := sys.modules.get(_LAUNCHES):
+            launches.check(self.weights)
 
-            check(self.weights)
+    def refresh(self) -> None:
+        """To call if ``weights`` changed unseen: by ``.data``, or as inference tensors. Raises what ``check`` does."""
+        if launches := sys.modules.get(_LAUNCHES):
+            launches.refresh(self.weights)
 
     def extra_repr(self) -> str:
         return (

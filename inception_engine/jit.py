@@ -6,6 +6,7 @@ for all programs, counters. With TRITON_INTERPRET=1, set before Triton is import
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,9 +28,11 @@ from inception_engine.errors import (
     WaitTimeoutError,
 )
 from inception_engine.kernels import walk as kernel
+from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
-from inception_engine.kernels.variants import Variant, variant
+from inception_engine.kernels.variants import SPECIALISE_FROM, Variant, kinds_for, variant
 from inception_engine.network import Shape
+from inception_engine.specialised import ModuleLaunch, find
 
 INTERPRETED = isinstance(kernel.walk, InterpretedFunction)
 if INTERPRETED:
@@ -48,7 +51,7 @@ _MAX_ELEMENTS = 1 << 31  # walk counts the elements of one buffer in 32 bits
 
 @dataclass(frozen=True)
 class _Launch:
-    """``blocks``: of the grid. ``ticket``: int32 (1,), on the device."""
+    """``blocks``: of the grid. ``ticket``: its line of the state. ``counters``: how many it clears."""
 
     first: int
     count: int
@@ -56,6 +59,24 @@ class _Launch:
     kinds: int
     variant: Variant
     ticket: torch.Tensor
+    counters: int
+    module: ModuleLaunch | None = None
+
+
+@dataclass(frozen=True)
+class _Output:
+    """``begin``: first element of the buffer in the arena. ``pitch``: elements between two pixels. ``exported``:
+    whether it is ``walk`` that writes it, and so can store it for the caller, too."""
+
+    buffer: int
+    begin: int
+    pitch: int
+    channel: int
+    shape: Shape
+    exported: bool = False
+
+
+_NO_OUTPUT = _Output(buffer=-1, begin=0, pitch=0, channel=0, shape=(0, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -65,9 +86,7 @@ class _Loaded:
     max_batch: int
     tables: tuple[torch.Tensor, ...]
     launches: tuple[_Launch, ...]
-    counters: torch.Tensor  # of waits and then tickets, all zero when a run begins
-    # First element of the buffer; height, width, pitch; channels.
-    outputs: Mapping[str, tuple[int, tuple[int, int, int], slice]]
+    outputs: Mapping[str, _Output]
 
 
 class TritonExecutor:
@@ -83,16 +102,20 @@ class TritonExecutor:
         plan: Plan,
         device: torch.device | str | None = None,
         *,
+        specialise: bool | None = None,
         one_task_per_block: bool = False,
         poison: bool = False,
     ) -> None:
         """Prove the plan, copy it to ``device`` (default: the current CUDA device; interpreted: the CPU).
 
-        For tests: ``one_task_per_block``: a grid as large as the launch instead of as the GPU. ``poison``: the arena is
-        filled with NaN before each run. Raises PlanError, NoProgramError and DeviceError.
+        ``specialise``: whether Inception modules take the kernel ``module`` where it fits (half precision; compute
+        capability 9.0); None: where it was measured to be faster. For tests: ``one_task_per_block``: a grid as large as
+        the launch instead of as the GPU. ``poison``: the arena is filled with NaN before each run. Raises PlanError,
+        NoProgramError and DeviceError.
         """
         self.device = _device(device)
         self._loop, self._poison = not one_task_per_block, poison
+        self._specialise = specialise
         plan = Plan.from_bytes(plan.to_bytes())  # a copy, proven; the caller may change the original
         programs = [p for p in plan.programs if p.header["target"] == TargetKind.CUDA]
         if not programs:
@@ -118,7 +141,7 @@ class TritonExecutor:
         whole = len(plan.weights) // element * element
         self._weights = torch.tensor(plan.weights[:whole]).view(self.dtype).to(self.device)
         processors = _multiprocessors(self.device) if self._loop else 0
-        # Status and counters. The status stays until it is read, the rest is cleared by each run.
+        # Status, counters, tickets. The status stays until it is read, each run leaves the rest as it was: zero.
         lines = max(int(p.header["counter_count"]) + len(p.launches) for p in programs) + 1
         self._state = torch.zeros(kernel.STRIDE * lines, dtype=torch.int32, device=self.device)
         self._programs = [self._load(program, processors) for program in programs]
@@ -127,14 +150,18 @@ class TritonExecutor:
         element = self.dtype.itemsize
         counters = int(program.header["counter_count"])
         tickets = self._state[kernel.STRIDE * (counters + 1) :]
+        modules = [self._specialised(program, record, processors) for record in program.launches]
+        last = max((i for i, module in enumerate(modules) if module is None), default=-1)  # of walk's
         outputs = {}
         for record in program.outputs:
             buffer = program.buffers[record["buffer"]]
-            begin = int(record["channel"])
-            outputs[program.text(record)] = (
-                int(buffer["offset"]) // element,
-                (int(record["height"]), int(record["width"]), int(buffer["pitch"])),
-                slice(begin, begin + int(record["channels"])),
+            outputs[program.text(record)] = _Output(
+                buffer=int(record["buffer"]),
+                begin=int(buffer["offset"]) // element,
+                pitch=int(buffer["pitch"]),
+                channel=int(record["channel"]),
+                shape=(int(record["channels"]), int(record["height"]), int(record["width"])),
+                exported=not any(module and record["buffer"] in module.writes for module in modules),
             )
         return _Loaded(
             max_batch=int(program.header["max_batch"]),
@@ -143,12 +170,31 @@ class TritonExecutor:
                 for table in (program.tasks, program.waits, program.ops, program.buffers)
             ),
             launches=tuple(
-                _launch(program, record, tickets[kernel.STRIDE * i :][:1], processors)
-                for i, record in enumerate(program.launches)
+                dataclasses.replace(
+                    _launch(
+                        program,
+                        record,
+                        tickets[kernel.STRIDE * i :],
+                        counters if i == last else 0,
+                        processors,
+                    ),
+                    module=module,
+                )
+                for i, (record, module) in enumerate(zip(program.launches, modules, strict=True))
             ),
-            counters=self._state[kernel.STRIDE :][: kernel.STRIDE * (counters + len(program.launches))],
             outputs=outputs,
         )
+
+    def _specialised(self, program: Program, record: np.void, processors: int) -> ModuleLaunch | None:
+        """What runs the launch instead of ``walk``, if anything."""
+        if self._specialise is False or self.dtype == torch.float32:
+            return None
+        if self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) < (9, 0):
+            return None
+        found = find(program, record)
+        if found is None or (self._specialise is None and found.pixels < SPECIALISE_FROM):
+            return None
+        return ModuleLaunch(found, program, self._weights, processors)
 
     @overload
     def run(self, images: torch.Tensor, outputs: None = None) -> torch.Tensor: ...
@@ -185,52 +231,79 @@ class TritonExecutor:
             raise OutputNameError(f"no output {unknown[0]!r}; there is {', '.join(self.outputs)}")
         batch = len(images)
         program = next(program for program in self._programs if program.max_batch >= batch)
+        images = images.contiguous()
         with _current(self.device):
-            self._walk(program, images.contiguous(), batch)
-            results = {name: self._output(program, name, batch) for name in names}
-        return results if outputs is not None else results[names[0]]
+            results = {name: self._result(program.outputs[name], batch) for name in names}
+            if len(names) == 1 and program.outputs[names[0]].exported:
+                self._walk(program, images, batch, result=results[names[0]], output=program.outputs[names[0]])
+            else:
+                self._walk(program, images, batch)
+                for name in names:
+                    self._copy(program.outputs[name], results[name])
+        flat = {name: r.flatten(1) if r.shape[2:] == (1, 1) else r for name, r in results.items()}
+        return flat if outputs is not None else flat[names[0]]
 
     def check(self) -> None:
         """Wait for what was enqueued. Raises WaitTimeoutError, once, if a wait inside a run since then gave up."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # the work may be in another stream than the current one
-        if int(self._state[kernel.STATUS]):
-            self._state[kernel.STATUS] = 0
+        modules = [launch.module for program in self._programs for launch in program.launches]
+        words = [self._state[: kernel.STATUS + 1], *(module.status for module in modules if module)]
+        if int(torch.stack(words).sum()):
+            for word in words:
+                word.zero_()
             raise WaitTimeoutError("a wait inside a launch passed its bound; the results are void")
 
-    def _walk(self, program: _Loaded, images: torch.Tensor, batch: int) -> None:
-        program.counters.zero_()  # in the stream, so that it is repeated with a graph
+    def _walk(
+        self,
+        program: _Loaded,
+        image: torch.Tensor,
+        batch: int,
+        *,
+        result: torch.Tensor | None = None,
+        output: _Output = _NO_OUTPUT,
+        source: int = -1,
+    ) -> None:
+        """All launches; ``source``: see ``walk``."""
         if self._poison:
             self._arena.fill_(torch.nan)
         for launch in program.launches:
-            tile = launch.variant
+            if launch.module:
+                launch.module(self._arena, batch, spins=SPINS)
+                continue
             kernel.walk[(launch.blocks,)](
                 *program.tables,
                 self._weights,
                 self._arena,
-                images,
+                image if source >= 0 else image.view(torch.uint8),
                 self._state,
                 launch.ticket,
+                self._state.view(torch.float32) if result is None else result,
                 launch.first,
                 launch.count,
                 batch,
+                int(image.dtype == torch.uint8),
+                launch.counters,
+                output.buffer,
+                output.channel,
+                output.shape[0],
                 KINDS=launch.kinds,
-                BM=tile.block_rows,
-                BN=tile.block_columns,
-                BK=tile.block_depth,
-                STAGES=tile.stages,
-                PRECISION="ieee",
                 LOOP=self._loop,
                 SPINS=SPINS,
-                **tile.options,
+                SOURCE=source,
+                **launch.variant.constants,
+                **launch.variant.options(launch.kinds),
             )
 
-    def _output(self, program: _Loaded, name: str, batch: int) -> torch.Tensor:
-        offset, (height, width, pitch), channels = program.outputs[name]
-        rows = self._arena[offset:][: batch * height * width * pitch]
-        pixels = rows.view(batch, height, width, pitch)[..., channels].permute(0, 3, 1, 2)
-        result = pixels.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        return result.flatten(1) if height == width == 1 else result
+    def _result(self, output: _Output, batch: int) -> torch.Tensor:
+        return torch.empty((batch, *output.shape), dtype=torch.float32, device=self.device)
+
+    def _copy(self, output: _Output, result: torch.Tensor) -> None:
+        batch, channels, height, width = result.shape
+        pixels = height * width
+        grid = -(-batch * pixels // BLOCK), -(-channels // BLOCK)
+        source = self._arena[output.begin + output.channel :]
+        copy_output[grid](source, result, pixels, output.pitch, channels, batch)
 
     def _check_input(self, images: torch.Tensor) -> None:
         channels, height, width = self.input_shape
@@ -305,25 +378,24 @@ def check_sizes(plan: Plan, programs: Sequence[Program]) -> None:
             raise NoProgramError(f"the program for {batch} images is too large for the kernels")
 
 
-def _launch(program: Program, record: np.void, ticket: torch.Tensor, processors: int) -> _Launch:
+def _launch(
+    program: Program, record: np.void, ticket: torch.Tensor, counters: int, processors: int
+) -> _Launch:
     """Kernel and grid for a LaunchRecord; ``processors``: of the device, or 0 for as many blocks as tasks."""
     first, count = int(record["first_task"]), int(record["task_count"])
     used = np.unique(program.tasks["op"][first : first + count])
     ops = program.ops[used[used != NONE]]
-    kinds = 0
+    # The bits of KINDS that the launch needs.
+    kinds = int(bool({*ops["out_buffer"]} & {*program.outputs["buffer"]}))
     for op in ops:
         kinds |= 1 << int(op["kind"])
         if op["kind"] == OpKind.CONV and op["in_channels"] % PANEL:
             kinds |= 1 << _RAGGED
-    rows = {int(op["tile_rows"]) for op in ops}
-    columns = {int(op["tile_columns"]) for op in ops if op["kind"] not in _ACROSS_CHANNELS} or {64}
+    rows = sorted({int(op["tile_rows"]) for op in ops})
+    columns = sorted({int(op["tile_columns"]) for op in ops if op["kind"] not in _ACROSS_CHANNELS}) or [64]
     try:
-        if len(rows) > 1 or len(columns) > 1:
-            raise ValueError(
-                f"tiles of {sorted(rows)} rows and {sorted(columns)} columns; a launch has one kind"
-            )
-        tile = variant(Dtype(int(program.header["dtype"])).name.lower(), *rows, *columns)
+        tile = variant(Dtype(int(program.header["dtype"])).name.lower(), rows, columns)
     except ValueError as error:
         raise NoProgramError(f"launch {program.text(record)}: {error}") from None
     blocks = min(count, processors * tile.blocks_per_sm) if processors else count
-    return _Launch(first, count, blocks, kinds, tile, ticket)
+    return _Launch(first, count, blocks, kinds_for(kinds), tile, ticket, counters)

@@ -1,135 +1,154 @@
-"""One Inception module as a plan of its own, run by one launch on torch tensors: what ``fused`` does on a GPU."""
+"""One Inception module run by one launch on torch tensors: what ``fused`` does on a GPU."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from inception_engine.compiler import compile as compile_network
-from inception_engine.compiler.plan import PANEL, OpKind, Plan
-from inception_engine.fused import DTYPES, OUTPUTS, empty_result, output_widths, unpacked
+from inception_engine.compiler.plan import Plan
+from inception_engine.compiler.targets import CUDA
+from inception_engine.fused import DTYPES, empty_result, output_widths, unpacked
 from inception_engine.jit import INTERPRETED, TritonExecutor
-from inception_engine.network import INPUT, Concat, Conv, Layer, MaxPool, Network, Preprocess
+from inception_engine.kernels.variants import KINDS
+from inception_engine.module_network import arrange, network, padded, planned
 
-PLANS_KEPT = 8  # per module: for so many shapes and dtypes of x, the newest
-MODULE = "inception"
+ALIGNMENT = 16  # bytes, of what walk reads and writes
+PLANS_KEPT = 16  # per module: for so many sizes and dtypes of x, those used last
 
 
 class Launcher(TritonExecutor):
-    """A module for one shape and dtype of x. The plan's first launch would bring an image in; a copy of x does so."""
+    """A module for one size and dtype of x, and batches up to the plan's.
+
+    The plan's first launch, which would bring an image in, is left out: ``walk`` reads x where it is, and writes the
+    result where it stays. ``captured``: whether a CUDA graph may hold the addresses of its tables and weights.
+    """
 
     def __init__(self, plan: Plan, device: torch.device, widths: Sequence[int]) -> None:
         """Raises what TritonExecutor raises."""
-        super().__init__(plan, device)
-        (program,) = plan.programs
-        (image,) = program.ops[program.ops["kind"] == OpKind.INPUT]
-        source = program.buffers[image["out_buffer"]]
-        self._source = int(source["offset"]) // self.dtype.itemsize, int(source["pitch"])
+        self._source, size = arrange(plan)
+        super().__init__(plan, device, specialise=False)
         (loaded,) = self._programs
-        _, module = loaded.launches
+        # The kernel of a module stores no float32.
+        module = dataclasses.replace(loaded.launches[1], kinds=KINDS["module"])
         self._module = dataclasses.replace(loaded, launches=(module,))
-        self._widths = widths
-        self._elements = len(self._arena)
+        self._output = loaded.outputs["logits"]
+        self._in_channels = int(plan.programs[0].buffers[self._source]["pitch"])
+        self._elements = size // self.dtype.itemsize
         self._arena = self._arena.new_empty(0)  # each call has its own
+        self._widths = widths
         self._lock = threading.Lock()
+        self._streams: set[torch.cuda.Stream] = set()
+        self.captured = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (batch, in_channels, height, width) -> (batch, channels, height, width), channels last."""
-        # Memory of its own for each call, so that the result can stay where it is; the next module's takes its place
-        # when it is done.
-        arena = x.new_empty(self._elements)
-        source = _channels_last(arena, *self._source, x)
+        x = _whole_panels(x, self._in_channels)
+        result = empty_result(x, (self._output.pitch,))
         with self._lock, torch.cuda.device_of(x):
-            source[:, : x.shape[1]].copy_(x)
-            source[:, x.shape[1] :].zero_()  # a weight of zero does not undo a NaN
-            self._arena = arena
-            self._walk(self._module, arena, len(x))
-            self._arena = arena.new_empty(0)
+            if x.is_cuda:
+                self._used_by(torch.cuda.current_stream())
+            self._arena = x.new_empty(self._elements)
+            self._walk(self._module, x, len(x), result=result, output=self._output, source=self._source)
+            self._arena = x.new_empty(0)
             if INTERPRETED:  # on a GPU that would wait for it
                 self.check()
-            elif torch.cuda.is_current_stream_capturing():
-                _captured.add(self)
-        offset, (_, _, pitch), _ = self._module.outputs["logits"]
-        result = _channels_last(arena, offset, pitch, x)
-        if pitch == sum(self._widths):
+        if self._output.pitch == sum(self._widths):
             return result
-        branches = result.split([_padded(width) for width in self._widths], dim=1)
+        branches = result.split([padded(width) for width in self._widths], dim=1)
         used = [branch[:, :width] for branch, width in zip(branches, self._widths, strict=True)]
         return torch.cat(used, dim=1, out=empty_result(x, self._widths))
 
+    def share(self, others: Iterable[Launcher]) -> None:
+        """Take the weights of one of ``others`` if they are the same."""
+        mine = self._weights.view(torch.uint8)  # as bytes: what they are as floats may be NaN
+        for other in others:
+            theirs = other._weights.view(torch.uint8)
+            if theirs.device == mine.device and self.dtype == other.dtype and torch.equal(theirs, mine):
+                self._weights = other._weights
+                return
 
-def _channels_last(arena: Tensor, offset: int, channels: int, x: Tensor) -> Tensor:
-    """A buffer of the arena as (batch, channels, height, width), of x's batch and size."""
-    batch, _, height, width = x.shape
-    strides = height * width * channels, 1, width * channels, channels
-    return arena.as_strided((batch, channels, height, width), strides, offset)
+    def _used_by(self, stream: torch.cuda.Stream) -> None:
+        """Freed memory waits for the streams that used it, of which torch knows only the one that made it."""
+        self.captured |= torch.cuda.is_current_stream_capturing()
+        if stream not in self._streams:
+            for tensor in (*self._module.tables, self._weights, self._state):
+                tensor.record_stream(stream)
+            self._streams.add(stream)
 
 
-# A CUDA graph keeps the addresses of a launcher's tables and weights, and nothing says when it is gone.
-_captured: set[Launcher] = set()
+def _whole_panels(x: Tensor, channels: int) -> Tensor:
+    """``x`` with so many channels, dense, channels last and aligned as ``walk`` reads it; itself where it is that."""
+    dense = x.is_contiguous(memory_format=torch.channels_last)
+    if dense and x.shape[1] == channels and x.data_ptr() % ALIGNMENT == 0:
+        return x
+    copy = empty_result(x, (channels,))
+    copy[:, : x.shape[1]].copy_(x)
+    if x.shape[1] < channels:
+        copy[:, x.shape[1] :].zero_()  # a weight of zero does not undo a NaN
+    return copy
+
+
+class _Compiled:
+    """Launchers of one module's weights, and the version of the weights that they hold."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        self.launchers: dict[object, Launcher] = {}
+        self.captured: list[Launcher] = []  # until the weights go: nothing says when a graph is gone
+
+    def drop(self, keys: Iterable[object]) -> None:
+        """Waits for those that are not captured. Raises WaitTimeoutError: nobody could ask them later."""
+        dropped = [self.launchers.pop(key) for key in list(keys)]
+        self.captured += [each for each in dropped if each.captured]
+        for each in dropped:
+            if not each.captured:
+                each.check()
+
+
 _lock = threading.Lock()
-# By weights: their version, and launchers. They go with the weights, and when those are changed in place.
-_compiled: MutableMapping[Tensor, tuple[int, dict[object, Launcher]]] = WeakTensorKeyDictionary()
+_compiled: MutableMapping[Tensor, _Compiled] = WeakTensorKeyDictionary()
 
 
 def launcher(x: Tensor, weights: Tensor, widths: tuple[int, ...], third_kernel: int) -> Launcher:
-    """What runs ``fused.inception`` for tensors like ``x``. Raises CompileError, PlanError and NoProgramError."""
+    """What runs ``fused.inception`` for tensors like ``x``. Raises CompileError, PlanError and NoProgramError, and
+    WaitTimeoutError for an earlier call whose launcher has to go."""
+    batch = planned(len(x))
+    key = x.device, x.dtype, batch, x.shape[1:], widths, third_kernel
     version = 0 if weights.is_inference() else weights._version  # inference tensors have none
-    key = x.device, x.dtype, x.shape, widths, third_kernel
     with _lock:
-        compiled = _compiled.get(weights)
-        if compiled is None or compiled[0] != version:
-            compiled = _compiled[weights] = version, {}
-        launchers = compiled[1]
-        if key not in launchers:
-            network = _network(x, unpacked(weights.float().cpu(), x.shape[1], widths, third_kernel))
-            plan = compile_network(network, targets=("cuda",), max_batch=len(x), dtype=DTYPES[x.dtype])
-            launchers[key] = Launcher(plan, x.device, output_widths(widths))
-            if len(launchers) > PLANS_KEPT:
-                del launchers[next(iter(launchers))]
-        return launchers[key]
+        compiled = _compiled.setdefault(weights, _Compiled())
+        launchers = compiled.launchers
+        if compiled.version != version:
+            compiled.version = version
+            compiled.drop(launchers)
+        found = launchers.pop(key, None)
+        if found is None:
+            parts = unpacked(weights.float().cpu(), x.shape[1], widths, third_kernel)
+            plan = compile_network(network(x, parts), targets=(CUDA,), max_batch=batch, dtype=DTYPES[x.dtype])
+            found = Launcher(plan, x.device, output_widths(widths))
+            found.share(launchers.values())
+        launchers[key] = found  # the last: those that were not used for longest come first
+        compiled.drop(list(launchers)[:-PLANS_KEPT])
+        return found
 
 
 def check(weights: Tensor) -> None:
     """Wait for all launches of a module. Raises WaitTimeoutError if a wait inside one gave up."""
-    _, launchers = _compiled.get(weights, (0, {}))
-    for each in list(launchers.values()):
+    with _lock:
+        compiled = _compiled.get(weights, _Compiled())
+        launchers = [*compiled.launchers.values(), *compiled.captured]
+    for each in launchers:
         each.check()
 
 
-def _network(x: Tensor, convolutions: dict[str, tuple[Tensor, Tensor]]) -> Network:
-    """The module alone, on images like ``x``. Its branches are filled up to whole panels, by channels of zeros."""
-    sources = {"3x3": "3x3_reduce", "5x5": "5x5_reduce", "pool_proj": "pool"}
-    layers: list[Layer] = [
-        MaxPool(name="pool", inputs=(INPUT,), module=MODULE, kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1))
-    ]
-    for name, (weight, bias) in convolutions.items():
-        more = _padded(len(bias)) - len(bias) if name in OUTPUTS else 0
-        layers.append(
-            Conv(
-                name=name,
-                inputs=(sources.get(name, INPUT),),
-                module=MODULE,
-                weight=np.pad(weight.numpy(), ((0, more), (0, 0), (0, 0), (0, 0))),
-                bias=np.pad(bias.numpy(), (0, more)),
-                pads=(weight.shape[-1] // 2,) * 4,
-            )
-        )
-    layers.append(Concat(name=MODULE, inputs=OUTPUTS, module=MODULE))
-    return Network(
-        name=MODULE,
-        input_shape=(x.shape[1], x.shape[2], x.shape[3]),
-        layers=tuple(layers),
-        logits=MODULE,
-        preprocess=Preprocess(mean=(0.0,), std=(1.0,)),
-    )
-
-
-def _padded(channels: int) -> int:
-    return -(-channels // PANEL) * PANEL
+def refresh(weights: Tensor) -> None:
+    """Drop what was compiled. Raises WaitTimeoutError."""
+    with _lock:
+        if compiled := _compiled.get(weights):
+            compiled.drop(compiled.launchers)

@@ -15,8 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import triton
-from inception_engine.kernels.variants import VARIANTS, Variant
-from inception_engine.kernels.walk import walk
+from inception_engine.kernels.module import module
+from inception_engine.kernels.sizes import Sizes
+from inception_engine.kernels.variants import KINDS, VARIANTS, Variant
+from inception_engine.kernels.walk import NUMBERS, walk
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
@@ -24,18 +26,11 @@ from triton.runtime.jit import JITFunction
 
 # Compute capabilities: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200; B200; RTX 50 and RTX PRO.
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-# Launches of GoogLeNet and the kinds that they hold (KINDS of walk).
-LAUNCHES = {
-    "stem": 1 << 1 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 7,
-    "module": 1 << 2 | 1 << 3,
-    "pool": 1 << 3,
-    "head": 1 << 2 | 1 << 4 | 1 << 6,
-}
 SPINS = 1 << 24
-_POINTERS = ("tasks", "waits", "ops", "buffers", "weights", "arena", "image", "state", "p_ticket")
-_NUMBERS = ("first", "count", "batch")
+_POINTERS = ("tasks", "waits", "ops", "buffers", "weights", "arena", "image", "state", "p_ticket", "result")
+_UNALIGNED = ("image", "result")  # a caller's
 # What a driver passes: the arguments, and two pointers to scratch memory that Triton adds (null: walk uses none).
-PARAMETERS = ("u64",) * len(_POINTERS) + ("u32",) * len(_NUMBERS) + ("u64", "u64")
+PARAMETERS = ("u64",) * len(_POINTERS) + ("u32",) * len(NUMBERS) + ("u64", "u64")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +39,15 @@ class MachineCode:
 
     ``registers`` and ``stack`` (bytes) of a thread; ``spills``: loads and stores of local memory; ``shared``: bytes of
     a block. ``tensor``: number and name of the tensor cores' instructions, or "none". ``copies``: asynchronous ones, of
-    which ``wide_copies`` take 16 bytes a thread. ``wide_loads``, ``wide_stores``: of 16 bytes. ``read_only_loads``:
-    through the cache that does not see other blocks' stores. ``parameters``: PTX types of the entry's.
+    which ``wide_copies`` take 16 bytes a thread; ``bulk_copies``: by TMA. ``wide_loads``, ``wide_stores``: of 16 bytes.
+    ``read_only_loads``: through the cache that does not see other blocks' stores. ``parameters``: PTX types of the
+    entry's.
     """
 
     arch: str
     dtype: str
     tile: str
-    launch: str
+    kinds: str
     registers: int
     stack: int
     spills: int
@@ -59,63 +55,91 @@ class MachineCode:
     tensor: str
     copies: int
     wide_copies: int
+    bulk_copies: int
     wide_loads: int
     wide_stores: int
     read_only_loads: int
     parameters: tuple[str, ...]
 
 
-def compile_walk(dtype: str, variant: Variant, kinds: int, arch: int, image: str = "fp32") -> CompiledKernel:
-    """``walk`` for compute capability ``arch``. ``dtype``: "fp16", "bf16" or "fp32"; ``image``: "fp32" or "u8".
+def compile_walk(dtype: str, variant: Variant, kinds: int, arch: int) -> CompiledKernel:
+    """``walk`` for compute capability ``arch``. ``dtype``: "fp16", "bf16" or "fp32"; ``kinds``: KINDS of ``walk``.
 
-    Pointers are multiples of 16 bytes. Raises RuntimeError where Triton was told to interpret.
+    Raises RuntimeError where Triton was told to interpret.
     """
     if not isinstance(walk, JITFunction):
         raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
-    types = dict.fromkeys(_POINTERS, "*i32") | dict.fromkeys(_NUMBERS, "i32")
-    types |= {"weights": f"*{dtype}", "arena": f"*{dtype}", "image": f"*{image}"}
-    constants = {
-        "KINDS": kinds,
-        "BM": variant.block_rows,
-        "BN": variant.block_columns,
-        "BK": variant.block_depth,
-        "STAGES": variant.stages,
-        "PRECISION": "ieee",
-        "LOOP": True,
-        "SPINS": SPINS,
-    }
-    aligned = {(i,): [["tt.divisibility", 16]] for i in range(len(_POINTERS))}
+    types = dict.fromkeys(_POINTERS, "*i32") | dict.fromkeys(NUMBERS, "i32")
+    types |= {"weights": f"*{dtype}", "arena": f"*{dtype}", "image": "*u8", "result": "*fp32"}
+    constants = {"KINDS": kinds, "LOOP": True, "SPINS": SPINS, "SOURCE": -1, **variant.constants}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(_POINTERS) if name not in _UNALIGNED}
     source = ASTSource(walk, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options(kinds))
 
 
 def table() -> Iterator[MachineCode]:
-    """Every variant, for every launch and architecture; about two seconds each, unless Triton's cache has it."""
-    for (dtype, _, _), variant in VARIANTS.items():
-        for launch in LAUNCHES:
-            for arch in ARCHITECTURES:
-                yield read(dtype, variant, launch, arch)
+    """Every variant, for all kinds and architectures; seconds each, unless Triton's cache has it."""
+    for dtype, variants in VARIANTS.items():
+        for variant in variants:
+            for kinds in KINDS:
+                for arch in ARCHITECTURES:
+                    yield read(dtype, variant, kinds, arch)
 
 
-def read(dtype: str, variant: Variant, launch: str, arch: int, image: str = "fp32") -> MachineCode:
-    """Compile ``walk`` for a launch of ``LAUNCHES`` and read its PTX and SASS. Raises what ``compile_walk`` raises."""
-    kernel = compile_walk(dtype, variant, LAUNCHES[launch], arch, image)
+def read(dtype: str, variant: Variant, kinds: str, arch: int) -> MachineCode:
+    """Compile ``walk`` for a name in KINDS and read its PTX and SASS. Raises what ``compile_walk`` raises."""
+    sides = variant.rows, variant.columns, (variant.block_depth,)
+    tile = "x".join("/".join(map(str, numbers)) for numbers in sides)
+    return inspect(compile_walk(dtype, variant, KINDS[kinds], arch), arch, dtype, tile, kinds)
+
+
+def compile_module(dtype: str, sizes: Sizes, arch: int) -> CompiledKernel:
+    """``module`` for compute capability ``arch``, 90 or newer. ``dtype``: "fp16" or "bf16". Raises RuntimeError."""
+    if not isinstance(module, JITFunction):
+        raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
+    types = {name: f"tensordesc<{dtype}{block}>" for name, block in sizes.blocks.items()}
+    pointers = {
+        "x": dtype,
+        "r": dtype,
+        "p": dtype,
+        "out": dtype,
+        "bias": "fp32",
+        "state": "i32",
+        "p_ticket": "i32",
+    }
+    types |= {name: f"*{element}" for name, element in pointers.items()} | {"batch": "i32"}
+    constants = {"LOOP": True, "SPINS": SPINS, **sizes.constants()}
+    aligned = {(len(sizes.blocks) + i,): [["tt.divisibility", 16]] for i in range(len(pointers))}
+    source = ASTSource(module, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=sizes.options)
+
+
+def read_module(dtype: str, sizes: Sizes, arch: int) -> MachineCode:
+    """Compile ``module`` and read its PTX and SASS. Raises what ``compile_module`` raises."""
+    tile = f"128x{sizes.block_columns}x64"
+    return inspect(compile_module(dtype, sizes, arch), arch, dtype, tile, f"{sizes.channels}@{sizes.width}")
+
+
+def inspect(
+    kernel: CompiledKernel, arch: int, dtype: str = "", tile: str = "", kinds: str = ""
+) -> MachineCode:
+    """What a kernel's PTX and SASS hold. Raises RuntimeError if they cannot be read."""
     ptx: str = kernel.asm["ptx"]
     with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder, "walk.cubin")
+        cubin = Path(folder, "kernel.cubin")
         cubin.write_bytes(kernel.asm["cubin"])
         usage = _output(knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin))
         sass = _output(knobs.nvidia.nvdisasm.path, "-c", str(cubin))
     resources = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    entry = re.search(r"\.entry walk\((.*?)\)", ptx, re.DOTALL)
+    entry = re.search(r"\.entry \w+\((.*?)\)", ptx, re.DOTALL)
     if resources is None or entry is None or "EXIT" not in sass:
         raise RuntimeError(f"the machine code for sm_{arch} cannot be read")
     copies = re.findall(r"cp\.async\.c[ag]\.shared\.global .*?, (\w+)[,;]", ptx)
     return MachineCode(
         arch=f"sm_{arch}",
         dtype=dtype,
-        tile=f"{variant.block_rows}x{variant.block_columns}x{variant.block_depth}",
-        launch=launch,
+        tile=tile,
+        kinds=kinds,
         registers=int(resources[1]),
         stack=int(resources[2]),
         spills=_count(r"\b(LDL|STL)\b", sass),
@@ -123,6 +147,7 @@ def read(dtype: str, variant: Variant, launch: str, arch: int, image: str = "fp3
         tensor=_tensor(ptx),
         copies=len(copies),
         wide_copies=sum(int(size, 0) == 16 for size in copies),
+        bulk_copies=_count(r"\bcp\.async\.bulk\.tensor\b", ptx),
         wide_loads=_count(r"\bLDG\.E\.128\b", sass),
         wide_stores=_count(r"\bSTG\.E\.128\b", sass),
         read_only_loads=_count(r"\bld\.global\S*\.nc\b", ptx) + _count(r"\bLDG\S*\.CONSTANT\b", sass),

@@ -6,17 +6,22 @@
         out[rows, columns] = op(in[rows that the windows touch])       (what an op computes: tiles.py)
         add one to the counter that it signals
 
-Why it is right. Producer: store, barrier (all threads of the block have stored), one release add. Consumer: poll,
-one acquire when the count is reached, barrier, then loads that bypass nothing: the arena is read with ordinary
-loads only, never through the read-only cache, for other blocks write it during the launch. Tickets are taken in
+Why it is right. Producer: store, barrier (all threads of the block have stored), one release add. Consumer: poll
+(volatile loads, which are relaxed ones), one fence when all counts are reached, barrier, then loads that bypass
+nothing: the arena is read with ordinary loads only, never through the read-only cache, for other blocks write it
+during the launch. Tickets are taken in
 order and each task is finished before the next is taken, and waits point to earlier tasks (the loader proves it),
 so the lowest unfinished task can always run: any number of blocks makes progress. Every spin is bounded: a block
 that gives up raises ``status`` and goes on, so that all others end too.
 
 Layouts: tasks int32 (n, 8), waits int32 (n, 2), ops int32 (n, 48), buffers int32 (n, 8), as in plan_format.h; weights
 in panels of 16 columns (K, 16) in the arena's dtype, bias float32 in the same bytes; state int32: status, and from
-STRIDE on one counter per STRIDE words, each on a cache line of its own. Each launch of a run has a ticket of its own.
-Counters and tickets are zero when a run begins.
+STRIDE on one counter per STRIDE words, each on a cache line of its own. Each launch of a run has such a line too, with
+its ticket and the number of its blocks that are done.
+
+A run leaves counters and tickets as it found them: zero. The last block of a launch to be done (no other will look
+again) sets the ticket back, and in a run's last launch the counters too. So a run is its launches and nothing else,
+and a CUDA graph can repeat it.
 """
 
 from __future__ import annotations
@@ -28,14 +33,15 @@ from inception_engine.kernels import tiles
 STRIDE = 32  # words between two counters: 128 bytes
 STATUS = 0  # word of the state; counter i lies at STRIDE * (i + 1)
 
-# Kinds of plan_format.h, and bits of KINDS: which of them a launch holds. RAGGED: a convolution whose runs are no
-# multiple of 16 elements (the folded stem), which needs a loop of its own.
+# Kinds of plan_format.h, and bits of KINDS: which of them a kernel has. RAGGED: a convolution whose runs are no
+# multiple of 16 elements (the folded stem), which needs a loop of its own. EXPORTS: whether it stores ``result``.
 INPUT: tl.constexpr = tl.constexpr(1)
 CONV: tl.constexpr = tl.constexpr(2)
 MAX_POOL: tl.constexpr = tl.constexpr(3)
 AVERAGE_POOL: tl.constexpr = tl.constexpr(4)
 LRN: tl.constexpr = tl.constexpr(5)
 SOFTMAX: tl.constexpr = tl.constexpr(6)
+_EXPORTS: tl.constexpr = tl.constexpr(1 << 0)
 _HAS_INPUT: tl.constexpr = tl.constexpr(1 << 1)
 _HAS_CONV: tl.constexpr = tl.constexpr(1 << 2)
 _HAS_MAX_POOL: tl.constexpr = tl.constexpr(1 << 3)
@@ -47,37 +53,131 @@ _STRIDE: tl.constexpr = tl.constexpr(STRIDE)
 _STATUS: tl.constexpr = tl.constexpr(STATUS)
 
 
+# Parameters that no kernel is compiled anew for.
+NUMBERS = (
+    "first",
+    "count",
+    "batch",
+    "pixels",
+    "counters",
+    "result_buffer",
+    "result_channel",
+    "result_channels",
+)
+
+
 @triton.jit
-def _wait(p_wait, count, state, SPINS: tl.constexpr):
-    """Until each counter has reached its target, at most SPINS polls each; then what its signallers wrote is seen."""
-    for _ in range(count):
-        p_counter = state + _STRIDE + tl.load(p_wait) * _STRIDE
-        target = tl.load(p_wait + 1)
-        seen = tl.load(p_counter, volatile=True)
+def _wait(p_waits, count, state, SPINS: tl.constexpr):
+    """Until each counter has reached its target, at most SPINS polls; then what its signallers wrote is seen."""
+    for i in range(0, count, 32):  # a warp polls 32 counters at once
+        o_waits = i + tl.arange(0, 32)
+        m_waits = o_waits < count
+        p_counters = state + _STRIDE + tl.load(p_waits + 2 * o_waits, m_waits, 0) * _STRIDE
+        targets = tl.load(p_waits + 2 * o_waits + 1, m_waits, 0)
+        missing = tl.max((tl.load(p_counters, m_waits, 0, volatile=True) < targets).to(tl.int32))
         spins = 0
-        while (seen < target) & (spins < SPINS):
-            seen = tl.load(p_counter, volatile=True)
+        while (missing > 0) & (spins < SPINS):
+            missing = tl.max((tl.load(p_counters, m_waits, 0, volatile=True) < targets).to(tl.int32))
             spins += 1
             # When another block has given up: drain, and do not wait for each task anew.
             if spins % 1024 == 0:  # noqa: SIM102 - Triton's `and` would load in every turn
                 if tl.load(state + _STATUS, volatile=True) != 0:
                     spins = SPINS
-        if tl.atomic_add(p_counter, 0, sem="acquire") < target:
+        if missing > 0:
             tl.atomic_max(state + _STATUS, 1)
-        p_wait += 2
+    if count > 0:
+        tiles.fence("fence.acq_rel.gpu")
     tl.debug_barrier()
 
 
-@triton.jit(do_not_specialize=["first", "count", "batch"])
-def walk(
-    tasks, waits, ops, buffers, weights, arena, image, state, p_ticket, first, count, batch,
-    KINDS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-    PRECISION: tl.constexpr, LOOP: tl.constexpr, SPINS: tl.constexpr,
-):  # fmt: skip
-    """Tasks [first, first + count) of the table, for a batch of images.
+@triton.jit
+def _rows(begin, end, BM: tl.constexpr):
+    """Rows from ``begin`` on, and which of them exist."""
+    o_rows = begin + tl.arange(0, BM)
+    return o_rows, o_rows < end
 
-    ``weights`` and ``arena`` point to elements of the arena's dtype, ``image`` to float32 or uint8. ``KINDS``: bits of
-    the kinds that the launch holds. ``LOOP``: whether a block takes tickets until there are none, or one.
+
+@triton.jit
+def _task(
+    p_op, row, end, column, weights, source, out, image, pixels, KINDS: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of rows [row, end). ``source``: (first element, pitch); ``out``: (first element, pitch, columns with
+    padding). A product is computed in one piece, all else in blocks that take few registers."""
+    kind = tl.load(p_op)
+    # Multiples of 16, the loader proved. Triton sees that in a product with a constant, and loads and stores 16 bytes
+    # at once; tl.multiple_of is lost on the way into a function.
+    whole = (source[0], source[1] // 16 * 16)
+    quads = (source[0], source[1] // 4 * 4)
+    to = (out[0], out[1] // 16 * 16, out[2] // 16 * 16)
+    column, tile_columns = column // 16 * 16, tl.load(p_op + 22)
+    last = tl.minimum((column + tile_columns) // 16 * 16, to[2])
+    if _HAS_RAGGED & KINDS and (kind == CONV) & (tl.load(p_op + 4) % 16 != 0):
+        # In one size, the largest, for there is one such op in a network and each size of it takes registers.
+        BM: tl.constexpr = 128 if ROWS >= 128 else (64 if ROWS >= 64 else (32 if ROWS >= 32 else 16))
+        BN: tl.constexpr = 128 if COLUMNS >= 128 else (64 if COLUMNS >= 64 else (32 if COLUMNS >= 32 else 16))
+        o_columns = column + tl.arange(0, BN)
+        out = (to[0], to[1], last)
+        tiles.conv(
+            p_op, weights, quads, out, _rows(row, end, BM), o_columns, True, BM, BN, BK, STAGES, PRECISION
+        )
+    elif kind == CONV:
+        for i in tl.static_range(4, 8):
+            for j in tl.static_range(4, 8):
+                if (ROWS >> i) % 2 == 1 and (COLUMNS >> j) % 2 == 1:  # noqa: SIM102
+                    if (tl.load(p_op + 21) == 1 << i) & (tile_columns == 1 << j):
+                        rows, o_columns = _rows(row, end, 1 << i), column + tl.arange(0, 1 << j)
+                        tiles.conv(
+                            p_op, weights, whole, to, rows, o_columns, False, 1 << i, 1 << j, BK, STAGES, PRECISION
+                        )  # fmt: skip
+    elif _HAS_INPUT & KINDS and kind == INPUT:
+        for i in range(row, end, 64):
+            tiles.image(p_op, weights, image, pixels, out, _rows(i, end, 64))
+    elif _HAS_LRN & KINDS and kind == LRN:
+        for i in range(row, end, 32):
+            tiles.lrn(p_op, whole, to, _rows(i, end, 32), 32, 64)
+    elif _HAS_SOFTMAX & KINDS and kind == SOFTMAX:
+        for i in range(row, end, 32):
+            tiles.softmax(p_op, whole, to, _rows(i, end, 32), 32, 64)
+    else:
+        for i in range(row, end, 32):
+            for c in range(column, last, 64):
+                rows, o_columns = _rows(i, end, 32), c // 16 * 16 + tl.arange(0, 64)
+                if _HAS_MAX_POOL & KINDS and kind == MAX_POOL:
+                    tiles.pool(p_op, whole, to, rows, o_columns, last, True, 32, 64, STAGES)
+                elif _HAS_AVERAGE_POOL & KINDS and kind == AVERAGE_POOL:
+                    tiles.pool(p_op, whole, to, rows, o_columns, last, False, 32, 64, STAGES)
+
+
+@triton.jit
+def _finish(state, p_ticket, counters):
+    """Behind a block's last task. The last block clears what the launch leaves behind."""
+    if tl.atomic_add(p_ticket + 1, 1, sem="acq_rel") == tl.num_programs(0) - 1:
+        tl.store(p_ticket, 0)
+        tl.store(p_ticket + 1, 0)
+        for i in range(0, counters, 128):
+            o_counters = i + tl.arange(0, 128)
+            tl.store(state + _STRIDE + o_counters * _STRIDE, 0, o_counters < counters)
+
+
+@triton.jit(do_not_specialize=NUMBERS)
+def walk(
+    tasks, waits, ops, buffers, weights, arena, image, state, p_ticket, result, first, count, batch, pixels, counters,
+    result_buffer, result_channel, result_channels,
+    KINDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
+    PRECISION: tl.constexpr, LOOP: tl.constexpr, SPINS: tl.constexpr, SOURCE: tl.constexpr,
+):  # fmt: skip
+    """Tasks [first, first + count) of the table, for a batch of images; the grid may have any size.
+
+    ``weights`` and ``arena`` point to elements of the arena's dtype. ``image``: bytes, of uint8 NHWC where ``pixels``
+    is 1 and of float32 NCHW where it is 0. ``p_ticket``: the launch's line. ``counters``: how many there are, in the
+    last launch of a run; 0 in others. ``result``: where channels [result_channel, + result_channels) of buffer
+    ``result_buffer`` (-1: none) are stored, too, as float32 NCHW.
+
+    ``KINDS``: see variants.py. ``ROWS``, ``COLUMNS``: sums of the sides that tiles have, 16 to 128; images, LRN and
+    softmax have any columns. ``LOOP``: whether a block takes tickets until there are none, or one.
+    ``SOURCE``: a buffer that lies at ``image``, in the arena's dtype, and not in the arena; or -1. Where there is one,
+    ``result_buffer`` lies at ``result`` in the same way, and nothing is stored as float32.
     """
     SIZE: tl.constexpr = arena.dtype.element_ty.primitive_bitwidth // 8
     ticket = tl.atomic_add(p_ticket, 1, sem="relaxed")
@@ -88,36 +188,33 @@ def walk(
         p_op = ops + tl.maximum(i_op, 0) * 48
         all_rows = batch * tl.load(p_op + 11) * tl.load(p_op + 12)
         if (i_op >= 0) & (row < all_rows):  # not a JOIN, nor a tile of images that this batch does not have
-            kind = tl.load(p_op)
-            o_rows = row + tl.arange(0, BM)
-            rows = (o_rows, o_rows < all_rows)
-            p_buffer, out_padded = buffers + tl.load(p_op + 5) * 8, tl.load(p_op + 8)
-            o_out, out_pitch = tiles.load64(p_buffer) // SIZE + tl.load(p_op + 6), tl.load(p_buffer + 3)
-            if _HAS_INPUT & KINDS and kind == INPUT:
-                tiles.image(p_op, weights, image, (arena + o_out, out_pitch, out_padded), rows)
-            else:
-                p_buffer = buffers + tl.load(p_op + 2) * 8
-                o_in, in_pitch = tiles.load64(p_buffer) // SIZE + tl.load(p_op + 3), tl.load(p_buffer + 3)
-                # Multiples of 16, the loader proved. Triton sees that in a product with a constant, and loads and
-                # stores 16 bytes at once; tl.multiple_of is lost on the way into a function.
-                out = (arena + o_out // 16 * 16, out_pitch // 16 * 16, out_padded // 16 * 16)
-                source = (arena + o_in // 16 * 16, in_pitch // 16 * 16)
-                o_columns = column // 16 * 16 + tl.arange(0, BN)
-                if _HAS_RAGGED & KINDS and (kind == CONV) & (tl.load(p_op + 4) % 16 != 0):
-                    source = (arena + o_in, in_pitch)
-                    tiles.conv(p_op, weights, source, out, rows, o_columns, True, BM, BN, BK, 1, PRECISION)
-                elif _HAS_CONV & KINDS and kind == CONV:
-                    tiles.conv(
-                        p_op, weights, source, out, rows, o_columns, False, BM, BN, BK, STAGES, PRECISION
-                    )
-                elif _HAS_MAX_POOL & KINDS and kind == MAX_POOL:
-                    tiles.pool(p_op, source, out, rows, o_columns, True, BM, BN)
-                elif _HAS_AVERAGE_POOL & KINDS and kind == AVERAGE_POOL:
-                    tiles.pool(p_op, source, out, rows, o_columns, False, BM, BN)
-                elif _HAS_LRN & KINDS and kind == LRN:
-                    tiles.lrn(p_op, source, out, rows, BM, BN)
-                elif _HAS_SOFTMAX & KINDS and kind == SOFTMAX:
-                    tiles.softmax(p_op, source, out, rows, BM, BN)
+            i_in, i_out = tl.load(p_op + 2), tl.load(p_op + 5)
+            if _HAS_INPUT & KINDS:
+                i_in = tl.where(tl.load(p_op) == INPUT, 0, i_in)  # it reads no buffer
+            p_in, p_out = buffers + i_in * 8, buffers + i_out * 8
+            # Slices begin at multiples of 16 elements.
+            o_in = (tiles.load64(p_in) // SIZE + tl.load(p_op + 3)) // 16 * 16
+            o_out = (tiles.load64(p_out) // SIZE + tl.load(p_op + 6)) // 16 * 16
+            p_source = arena + o_in
+            if SOURCE >= 0:
+                p_source = tl.where(i_in == SOURCE, image + tl.load(p_op + 3) // 16 * 16, p_source)
+            p_target = arena + o_out
+            if SOURCE >= 0:
+                p_target = tl.where(i_out == result_buffer, result + tl.load(p_op + 6) // 16 * 16, p_target)
+            source, out = (
+                (p_source, tl.load(p_in + 3)),
+                (p_target, tl.load(p_out + 3), tl.load(p_op + 8)),
+            )
+            end = tl.minimum(row + tl.load(p_op + 21), all_rows)
+            _task(
+                p_op, row, end, column, weights, source, out, image, pixels, KINDS, ROWS, COLUMNS, BK, STAGES,
+                PRECISION,
+            )  # fmt: skip
+            if _EXPORTS & KINDS and i_out == result_buffer:
+                tl.debug_barrier()  # the whole tile is stored
+                shift = tl.load(p_op + 6) - result_channel
+                for i in range(row, end, 32):
+                    tiles.export(p_op, column, out, result, shift, result_channels, _rows(i, end, 32))
         tl.debug_barrier()
         signal = tl.load(p_task + 5)
         if signal >= 0:
@@ -125,3 +222,4 @@ def walk(
         ticket = count
         if LOOP:
             ticket = tl.atomic_add(p_ticket, 1, sem="relaxed")
+    _finish(state, p_ticket, counters)

@@ -1,4 +1,5 @@
-"""FusedInception on Triton's interpreter: cases that give errors by dtype, each with NaN in all fresh memory.
+"""FusedInception on Triton's interpreter: cases that give errors by dtype or what was seen, each with NaN in all fresh
+memory.
 
 For ``tests.kernels.interpreted.submit``: TRITON_INTERPRET has to be set before Triton is imported.
 """
@@ -6,15 +7,21 @@ For ``tests.kernels.interpreted.submit``: TRITON_INTERPRET has to be set before 
 from __future__ import annotations
 
 import copy
+import gc
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from inception_engine.fused import DTYPES, FusedInception, fuse
-from tests.tolerances import error
+from inception_engine.model import GoogLeNet
+from inception_engine.spec import Spec
+from tests.operations import operations
+from tests.tolerances import TOLERANCES, error
 from tests.torch_modules import (
     RAGGED,
     WIDTHS,
@@ -24,13 +31,13 @@ from tests.torch_modules import (
     trained,
 )
 
-Case = Callable[[], dict[str, float]]
+Case = Callable[[], dict[str, Any]]
 
 
 def found(fused: nn.Module, original: nn.Module, x: Tensor) -> float:
     """max|d| / max|ref| against the original in float64."""
     expected = copy.deepcopy(original).double()(x.double())
-    return error(fused(x).double().numpy(), expected.numpy())
+    return error(fused(x).double().cpu().numpy(), expected.cpu().numpy())
 
 
 def module(
@@ -43,24 +50,128 @@ def module(
     return {DTYPES[x.dtype]: found(fused, original, x)}
 
 
-def one_launch() -> dict[str, float]:
-    """As many launches of the kernel as there are modules in the network."""
-    from inception_engine.kernels import walk as kernel
+def calls(make: Callable[[], Tensor]) -> list[str]:
+    """What the calls of fused modules inside ``make`` do on the device."""
+    from inception_engine.module_launch import Launcher
 
-    class Counted:
-        launches = 0
+    with operations(Launcher, "__call__") as seen:
+        make()
+    return seen
 
-        def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
-            self.launches += 1
-            return walk[grid]
 
-    walk, counted = kernel.walk, Counted()
-    fused = fuse(trained(TorchvisionNetwork()))
-    kernel.walk = counted
-    fused(torch.randn(1, 3, 4, 4))
-    kernel.walk = walk
-    modules = [m for m in fused.modules() if isinstance(m, FusedInception) and m.backend.name == "triton"]
-    return {"modules": len(modules), "launches": counted.launches}
+def layouts() -> dict[str, list[str]]:
+    """By how x lies in memory: what a call does, its result checked."""
+    original = trained(TorchvisionInception(32, WIDTHS))
+    fused = FusedInception(original)
+    dense = torch.randn(2, 32, 3, 5).contiguous(memory_format=torch.channels_last)
+    wide = torch.randn(2, 48, 3, 5).contiguous(memory_format=torch.channels_last)
+    unaligned = torch.randn(dense.numel() + 1)[1:].view(2, 3, 5, 32).permute(0, 3, 1, 2)
+    inputs = {
+        "dense": dense,
+        "one pixel": dense[:, :, 1:2, 1:2].contiguous(),
+        "the second image": dense[1:],
+        "nchw": dense.contiguous(),
+        "a slice of channels": wide[:, 16:],
+        "every other line": dense[:, :, ::2],
+        "unaligned": unaligned,
+    }
+    result = {}
+    for name, x in inputs.items():
+        before = x.clone()
+        result[name] = calls(lambda x=x: fused(x))  # type: ignore[misc]
+        assert found(fused, original, x) <= TOLERANCES["fp32"].layer, name
+        assert torch.equal(x, before)
+    ragged = FusedInception(trained(TorchvisionInception(21, RAGGED)))
+    result["ragged"] = calls(lambda: ragged(torch.randn(1, 21, 2, 2)))
+    return result
+
+
+def chain() -> dict[str, Any]:
+    """The nine modules of our network, as wide as published and tiny in pixels, one behind the other's pool."""
+    model = fuse(trained(GoogLeNet(Spec(norm="none", classes=7, input_size=32))))
+    modules = [m for m in model.modules() if isinstance(m, FusedInception)]
+    x = torch.randn(1, modules[0].in_channels, 2, 2).contiguous(memory_format=torch.channels_last)
+
+    def run(x: Tensor = x) -> Tensor:
+        for i, each in enumerate(modules):
+            x = each(x)
+            assert x.untyped_storage().nbytes() == 4 * x.numel(), "the result keeps more memory than its own"
+            x = nn.functional.max_pool2d(x, 3, 1, 1) if i in (1, 6) else x
+        return x
+
+    return {"modules": len(modules), "operations": calls(run)}
+
+
+def batches() -> dict[str, Any]:
+    """Plans that were made for batches one after the other; whether their results are those of exact plans."""
+    from inception_engine import module_launch
+
+    original = trained(TorchvisionInception(16, WIDTHS))
+    images = torch.randn(4, 16, 3, 3)
+    fused, exact = FusedInception(original), FusedInception(original)
+    made = []
+    results = []
+    for batch in (3, 4, 3, 2, 1):
+        results.append(fused(images[:batch]))
+        made.append(len(module_launch._compiled[fused.weights].launchers))
+    with mock.patch.object(module_launch, "planned", lambda batch: batch):
+        same = [torch.equal(result, exact(images[: len(result)])) for result in results]
+    launchers = module_launch._compiled[fused.weights].launchers.values()
+    return {
+        "made": made,
+        "same": same,
+        "weights": len({launcher._weights.data_ptr() for launcher in launchers}),
+        "kept": sorted(launcher.max_batch for launcher in launchers),
+    }
+
+
+def lifetimes() -> dict[str, Any]:
+    """Launchers that go and launchers that stay."""
+    from inception_engine import module_launch
+    from inception_engine.errors import WaitTimeoutError
+
+    fused = FusedInception(trained(TorchvisionInception(16, WIDTHS)))
+    x, other = torch.randn(1, 16, 1, 1), torch.randn(1, 16, 1, 2)
+    result: dict[str, Any] = {}
+
+    def raised(call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except WaitTimeoutError:
+            return True
+        return False
+
+    def newest() -> module_launch.Launcher:
+        return list(module_launch._compiled[fused.weights].launchers.values())[-1]
+
+    with mock.patch.object(module_launch, "PLANS_KEPT", 1):
+        before = fused(x)
+        newest()._state[0] = 1  # as if a wait had given up
+        result["said by check"] = raised(fused.check)
+        result["said once"] = not raised(fused.check)
+        newest()._state[0] = 1
+        result["said when it is dropped"] = raised(lambda: fused(other))
+        result["and the next call runs"] = not raised(lambda: fused(other))
+        captured = newest()
+        captured.captured = True
+        fused(x)
+    compiled = module_launch._compiled[fused.weights]
+    result["kept"] = len(compiled.launchers) == 1
+    result["captured stay"] = compiled.captured == [captured]
+    captured._state[0] = 1
+    result["and are checked"] = raised(fused.check)
+    fused.weights.data.mul_(2)
+    result["data is not seen"] = torch.equal(before, fused(x))
+    fused.refresh()
+    result["unless refreshed"] = not torch.equal(before, fused(x))
+    result["captured stay then, too"] = compiled.captured == [captured]
+    gone = weakref.ref(captured)
+    weights = weakref.ref(fused.weights)
+    fused.weights = torch.zeros(0)
+    del captured, compiled
+    gc.collect()
+    result["all goes with the weights"] = gone() is None and weights() is None
+    return result
 
 
 def ours() -> dict[str, float]:
@@ -112,7 +223,10 @@ CASES: dict[str, Case] = {
     "bf16, one pixel": lambda: module(torch.randn(3, 16, 1, 1).bfloat16()),
     "a slice of a tensor": lambda: module(torch.randn(2, 40, 5, 7)[:, 3:35:2, :, 1:]),
     "odd channels": lambda: module(torch.randn(2, 21, 5, 7), RAGGED, third=5),
-    "one launch": one_launch,
+    "layouts": layouts,
+    "chain": chain,
+    "batches": batches,
+    "lifetimes": lifetimes,
     "ours": ours,
     "torchvision's network": network,
     "exported and compiled": exported,
@@ -121,7 +235,7 @@ CASES: dict[str, Case] = {
 }
 
 
-def run(case: str) -> dict[str, float]:
+def run(case: str) -> dict[str, Any]:
     assert os.environ["TRITON_INTERPRET"] == "1"
     torch.manual_seed(0)
     torch.set_num_threads(1)

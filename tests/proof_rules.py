@@ -188,16 +188,22 @@ def _alignment(program: Program, op: Record) -> set[str]:
     """A tile has all columns, or, where columns are independent, whole panels.
 
     On a GPU so have the slices that are read and written, and the rows that they are cut from, except those of the
-    image and of convolutions whose channels are no whole panels.
+    image; convolutions whose channels are no whole panels read rows of quarters.
     """
     numbers: list[int] = []
+    quarters: list[int] = []
     if op.tile_columns < op.out_padded:
         numbers.append(op.tile_columns if op.kind in (CONV, MAX_POOL, AVERAGE_POOL) else 1)
     if program.header.target == CUDA and op.kind != INPUT:
         numbers += [op.out_channel, op.out_padded, program.buffers[op.out_buffer].pitch]
+        numbers.append(op.in_channel)
+        pitch = program.buffers[op.in_buffer].pitch
         if op.kind != CONV or op.in_channels % PANEL == 0:
-            numbers += [op.in_channel, program.buffers[op.in_buffer].pitch]
-    return {"IE_PLAN_ALIGNMENT"} if any(number % PANEL for number in numbers) else set()
+            numbers.append(pitch)
+        else:
+            quarters = [op.in_channels, pitch]
+    wrong = any(number % PANEL for number in numbers) or any(number % 4 for number in quarters)
+    return {"IE_PLAN_ALIGNMENT"} if wrong else set()
 
 
 def _work(program: Program, op: Record) -> int:

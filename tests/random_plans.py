@@ -54,8 +54,9 @@ def random_program(rng: random.Random) -> Program:
     build = Builder((channels, height, width), batch, target, dtype)
     pads = {"pad_left": rng.choice((0, 0, 1, 2)), "pad_right": rng.choice((0, 0, 1, 2))}
     wide = width + sum(pads.values())
-    padded = _padded(channels, rng)
-    pitch = padded + rng.choice((0, 0, 0, 1, 3))
+    # On a GPU pixels of the image are a quarter of a panel.
+    padded = 4 if target == CUDA else _padded(channels, rng)
+    pitch = padded + rng.choice((0, 0, 0, 4, 8) if target == CUDA else (0, 0, 0, 1, 3))
     image = build.buffer(height * wide, pitch)
     build.op(
         INPUT, NONE, image, out_padded=padded, tile_rows=_tile_rows(rng, batch * height * wide, wide), **pads
@@ -106,6 +107,8 @@ def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
             channels = rng.randint(1, channels)
             shift = rng.randint(0, source.channels - channels)
             channel += shift // PANEL * PANEL if on_gpu else shift
+        if on_gpu and kind == CONV:
+            channels = -(-channels // 4) * 4
         out = rng.choice((1, 2, 4, 16, 17, 20, 33)) if kind == CONV else channels
         padded = -(-out // PANEL) * PANEL if on_gpu else _padded(out, rng)
         branches.append((kind, fields, channel, channels, out, padded))
@@ -117,7 +120,8 @@ def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
         "stride_w"
     ] + 1
     whole = build.program.buffers[source.buffer].pitch
-    if len(branches) == 1 and source.channel == 0 and source.channels == whole and rng.random() < 0.15:
+    can_fold = source.channel == 0 and source.channels == whole and not (on_gpu and whole == 8)
+    if len(branches) == 1 and can_fold and rng.random() < 0.15:
         return [_folded(build, source, whole, rng)]
     rows = build.program.header.max_batch * height * width
     buffer = build.buffer(height * width, pitch)

@@ -31,6 +31,7 @@ from inception_engine.errors import (
 from inception_engine.network import Conv, Linear, MaxPool, Network, Preprocess, Softmax
 from inception_engine.preprocess import normalise
 from tests.kernels.interpreted import execute, submit
+from tests.operations import operations
 from tests.tolerances import violations
 
 SHAPE = (3, 8, 10)
@@ -111,6 +112,19 @@ def run_with_a_wait_that_never_ends(plan: bytes, batch: np.ndarray) -> tuple[str
     return message, executor.run(torch.from_numpy(batch))
 
 
+def run_watched(plan: bytes, batches: Sequence[np.ndarray], outputs: Sequence[str]) -> list[list[str]]:
+    """What each run does on the device, images and outputs on it."""
+    from inception_engine.jit import TritonExecutor
+
+    executor = TritonExecutor(Plan.from_bytes(plan, proven=True))
+    seen = []
+    for batch in batches:
+        with operations(TritonExecutor, "enqueue") as names:
+            executor.run(torch.from_numpy(batch), outputs)
+        seen.append(names)
+    return seen
+
+
 # Tests
 
 
@@ -163,7 +177,7 @@ def test_tiles_without_a_tuned_variant(
 
 def test_tiles_that_no_kernel_has(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS, "cuda", dataclasses.replace(CUDA, tile_pixels=48))
-    other = compile(network, targets=("cuda",)).to_bytes()
+    other = compile(network, targets=("cuda",), max_batch=5).to_bytes()
     with pytest.raises(NoProgramError, match=r"launch .*: no kernel has tiles of 48 x 64"):
         submit(run, other, []).result()
 
@@ -214,6 +228,16 @@ def test_a_wait_gives_up(network: Network, plan: Plan) -> None:
     message, logits = submit(run_with_a_wait_that_never_ends, plan.to_bytes(), images()).result()
     assert message == "a wait inside a launch passed its bound; the results are void"
     assert violations({"fc": logits.numpy()}, reference.run(network, images()), "fc") == []
+
+
+def test_a_run_is_its_launches(network: Network) -> None:
+    """No copy and no memset; an output that no launch stores for the caller is one launch more."""
+    plan = compile(network, targets=(CUDA,), max_batch=5)
+    given, launches = [images(5), images(2)], len(plan.programs[0].launches)
+    assert submit(run_watched, plan.to_bytes(), given, ["logits"]).result() == [["walk"] * launches] * 2
+    kept = compile(network, targets=(CUDA,), max_batch=5, keep_all=True)
+    expected = ["walk"] * len(kept.programs[0].launches) + ["copy_output"] * 2
+    assert submit(run_watched, kept.to_bytes(), given, ["pool", "softmax"]).result() == [expected] * 2
 
 
 def test_programs_that_are_too_large(plan: Plan) -> None:

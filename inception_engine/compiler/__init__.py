@@ -18,7 +18,7 @@ from inception_engine.compiler import pack, plan
 from inception_engine.compiler.lower import CompileError, Lowered, Op, lower
 from inception_engine.compiler.plan import NONE, Dtype, Packing, Plan, Program
 from inception_engine.compiler.schedule import Schedule, schedule
-from inception_engine.compiler.targets import TARGETS, Target
+from inception_engine.compiler.targets import TARGETS, Target, target_for
 from inception_engine.network import Network
 
 __all__ = ["CompileError", "compile"]
@@ -59,15 +59,19 @@ def compile(  # noqa: A001 - ie.compile is the public name
     for wanted in dict.fromkeys(targets):
         if not isinstance(wanted, Target) and wanted not in TARGETS:
             raise CompileError(f"unknown target {wanted!r}; there is {', '.join(TARGETS)}")
-        target = wanted if isinstance(wanted, Target) else TARGETS[wanted]
-        if dtype not in target.dtypes:
-            raise CompileError(
-                f"target {target.name} has no kernels for dtype {dtype!r}; it has {', '.join(target.dtypes)}"
-            )
         for batch in sizes:
+            target = wanted if isinstance(wanted, Target) else target_for(wanted, batch)
+            if dtype not in target.dtypes:
+                raise CompileError(
+                    f"target {target.name} has no kernels for dtype {dtype!r}; it has {', '.join(target.dtypes)}"
+                )
             lowered = lower(network, target, keep_all=keep_all)
             scheduled = schedule(
-                lowered, target, batch=batch, element=Dtype[dtype.upper()].bytes, reuse=not keep_all
+                lowered,
+                target,
+                batch=batch,
+                element=Dtype[dtype.upper()].bytes,
+                reuse=target.reuse and not keep_all,
             )
             programs.append(_program(network, lowered, scheduled, target, Dtype[dtype.upper()], batch, store))
     metadata = {

@@ -57,7 +57,11 @@ def executed_macs(program: Program, op: np.void) -> int:
         rows, columns = _round_up(rows, tile[0]), _round_up(columns, tile[1])
         # Another compiler's plan may have tiles that no kernel has.
         with suppress(ValueError):
-            depth = _round_up(depth, variant(Dtype(int(header["dtype"])).name.lower(), *tile).block_depth)
+            chosen = variant(Dtype(int(header["dtype"])).name.lower(), tile[:1], tile[1:])
+            runs = depth
+            if op["in_channels"] % PANEL:  # a folded stem: its steps do not cross from run to run
+                runs = int(op["in_channels"])
+            depth = depth // runs * _round_up(runs, chosen.block_depth)
     return rows * columns * depth // batch
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from inception_engine.compiler.plan import OpFlag, OpKind
+from inception_engine.compiler.plan import PANEL, OpFlag, OpKind
 from inception_engine.compiler.targets import Target
 from inception_engine.network import (
     INPUT,
@@ -210,8 +210,9 @@ class _Lowering:
         segments: dict[str, tuple[Pair, ...]] = {}
         for name, shape in self.shapes.items():
             layer = self.by_name.get(name)
-            # Padding between the pixels of a folded convolution's runs would be multiplied by zeros.
-            align = 1 if name == INPUT and self.folded is not None else self.target.channel_align
+            # Padding between the pixels of a folded convolution's runs is multiplied by zeros.
+            folded = name == INPUT and self.folded is not None
+            align = self.target.fold_align if folded else self.target.channel_align
             if isinstance(layer, Concat):
                 segments[name] = tuple(s for source in layer.inputs for s in segments[source])
             elif isinstance(layer, MaxPool | AveragePool | LRN | Softmax):
@@ -268,13 +269,19 @@ class _Lowering:
         self.views[concat.name] = View(buffer, begin, tuple(segments))
 
     def _foldable(self, layers: Sequence[Layer]) -> Conv | None:
-        """The one convolution that reads the image, if the rows of its window are short."""
+        """The one convolution that reads the image, if the rows of its window are short.
+
+        Where pixels are padded, runs of whole panels are left alone: kernels would take them for other channels.
+        """
         users = [layer for layer in layers if INPUT in layer.inputs]
         if len(users) != 1 or not isinstance(users[0], Conv):
             return None
         width = users[0].weight.shape[3]
         run = self.network.input_shape[0] * width
-        return users[0] if width > 1 and run <= self.target.fold_up_to else None
+        align = self.target.fold_align
+        padded = -(-self.network.input_shape[0] // align) * align * width
+        whole = align > 1 and padded % PANEL == 0
+        return users[0] if width > 1 and run <= self.target.fold_up_to and not whole else None
 
     def _input(self) -> None:
         channels, height, width = self.network.input_shape

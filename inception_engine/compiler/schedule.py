@@ -9,7 +9,7 @@ buffer must be done as well; one JOIN task, which only waits, says so for all ta
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from inception_engine.compiler.arena import Lifetime, place
@@ -24,6 +24,8 @@ from inception_engine.compiler.plan import (
     OpKind,
 )
 from inception_engine.compiler.targets import Target
+
+Tile = tuple[Op, int, int]  # first row, first column
 
 
 @dataclass(eq=False)
@@ -108,22 +110,53 @@ class _Scheduler:
             first = len(self.result.tasks)
             self.last_join = NONE
             written = {op.target.buffer for step in steps for op in step}
-            for step in steps:
-                due = {op for writer in step for op in earlier[writer.target.buffer]} - done
+            for step in self._parts(steps, written):
+                due = {op for op, _, _ in step for op in earlier[op.target.buffer]} - done
                 if due:
                     self._join(due)
                     done |= due
-                for op, row, column in _interleaved(step, self.batch):
+                for op, row, column in step:
                     waits = self._bands_read(op, row) if op.source and op.source.buffer in written else ()
                     if earlier[op.target.buffer] and self.last_join != NONE:
                         # The newest JOIN stands for those before it, which it waits for.
                         waits = (self.last_join, *waits)
-                    band = self.counters[op.target.buffer][row // op.tile[0]]
+                    band = self._band(op, row)
                     self.result.tasks.append(Task(op, row, column, waits, band))
                     self.result.signals[band] += 1
             done.update(op for step in steps for op in step)
             self.result.launches.append(Launch(name, mode, first, len(self.result.tasks) - first))
         return self.result
+
+    def _parts(self, steps: list[list[Op]], written: set[Buffer]) -> list[list[Tile]]:
+        """The tiles of a launch in order: step by step, or, if the target says so, all steps of some images and then
+        all steps of the next, so that what one step writes is still in a cache when the next one reads it."""
+        tiles = [_interleaved(step, self.batch) for step in steps]
+        images = self.target.group_images
+        if not images or images >= self.batch:
+            return tiles
+        queues = [deque(step) for step in tiles]
+        left: Counter[int] = (
+            Counter()
+        )  # tiles to come, of each band; a tile that holds two groups' pixels is late
+        for op, row, _ in itertools.chain(*tiles):
+            left[self._band(op, row)] += 1
+        parts: list[list[Tile]] = []
+        for end in range(images, self.batch + images, images):
+            for queue in queues:
+                part: list[Tile] = []
+                while queue:
+                    op, row, _ = queue[0]
+                    reads = self._bands_read(op, row) if op.source and op.source.buffer in written else ()
+                    if row >= end * op.target.buffer.rows or any(left[band] for band in reads):
+                        break
+                    left[self._band(op, row)] -= 1
+                    part.append(queue.popleft())
+                parts.append(part)
+        return parts
+
+    def _band(self, op: Op, row: int) -> int:
+        """The counter of the band that a tile writes."""
+        return self.counters[op.target.buffer][row // op.tile[0]]
 
     def _join(self, due: set[Op]) -> None:
         """A task that waits until all of ``due`` are done, and for the JOIN before it."""
@@ -235,7 +268,7 @@ def _reads(op: Op, other: Op) -> bool:
     return op.source is not None and op.source.buffer is other.target.buffer
 
 
-def _interleaved(step: list[Op], batch: int) -> list[tuple[Op, int, int]]:
+def _interleaved(step: list[Op], batch: int) -> list[Tile]:
     """(op, first row, first column) of every tile of a step, from the top of the images to the bottom."""
     tiles = [
         (op, row, column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from inception_engine.compiler.plan import PANEL, LaunchMode, OpKind, TargetKind
@@ -11,14 +12,22 @@ from inception_engine.network import Pair
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """``channel_align``: channels of an activation's slice are padded to a multiple of it. ``fold_up_to``: elements of
-    a first convolution's window row that are read as one run.
+    a first convolution's window row that are read as one run, from pixels padded to a multiple of ``fold_align``.
 
     ``tile_pixels``, ``tile_columns``: size that a tile aims at, or has if ``fixed_tiles``. ``tasks_per_op``: below
     it an op is cut by columns too. ``image_lines``: lines of the image in a tile of the INPUT op, which does so little
     per pixel that small tiles are mostly overhead; 0: as any other op.
 
-    ``launch``: what one launch holds. ``delay``: how many steps of the schedule a buffer's memory rests after its last
-    use before it is reused, so that waiting for its last readers costs nothing.
+    With ``fixed_tiles`` there may be smaller sides, too, ``shorter`` and ``narrower``. Rows: the most that cut a buffer
+    into ``bands`` bands. Columns: the most that compute at most ``waste`` more than the fewest possible, and that cut
+    the op into ``tasks_per_op`` tiles. Where no side does, the smallest.
+
+    ``group_images``: so many images go through all steps of a launch before the next ones do; 0: all at once. For
+    launches inside which no memory is used again.
+
+    ``launch``: what one launch holds. ``reuse``: whether activations may share memory. ``delay``: how many steps of the
+    schedule a buffer's memory rests after its last use before it is reused, so that waiting for its last readers costs
+    nothing.
     """
 
     name: str
@@ -26,19 +35,28 @@ class Target:
     dtypes: tuple[str, ...]
     channel_align: int
     fold_up_to: int
+    fold_align: int = 1
     tile_pixels: int
     tile_columns: int
     fixed_tiles: bool = False
+    shorter: tuple[int, ...] = ()
+    narrower: tuple[int, ...] = ()
+    bands: int = 1
+    waste: float = 0.0
     tasks_per_op: int = 1
     image_lines: int = 0
     launch: LaunchMode
+    group_images: int = 0
+    reuse: bool = True
     delay: int = 0
 
     def tile_rows(self, height: int, width: int, batch: int) -> int:
         """Rows of a tile of any op that writes a buffer of this size; if free: whole lines, whole images when small."""
         image = height * width
         if self.fixed_tiles:
-            return self.tile_pixels
+            sides = [self.tile_pixels, *(side for side in self.shorter if side < self.tile_pixels)]
+            cut = [side for side in sides if -(-batch * image // side) >= self.bands]
+            return max(cut, default=min(sides))
         if image <= self.tile_pixels:
             return image * min(batch, max(1, self.tile_pixels // image))
         return width * max(1, self.tile_pixels // width)
@@ -47,9 +65,17 @@ class Target:
         """(rows, columns) of an op's tiles. ``rows``: of the whole output at the maximum batch."""
         if kind in (OpKind.LRN, OpKind.SOFTMAX, OpKind.INPUT):
             return tile_rows, columns
-        if self.fixed_tiles:
-            return tile_rows, self.tile_columns
         bands = -(-rows // tile_rows)
+        if self.fixed_tiles:
+            sides = [self.tile_columns, *(side for side in self.narrower if side < self.tile_columns)]
+            computed = {side: -(-columns // side) * side for side in sides}
+            cut = [
+                side
+                for side in sides
+                if computed[side] <= (1 + self.waste) * min(computed.values())
+                and bands * computed[side] // side >= self.tasks_per_op
+            ]
+            return tile_rows, max(cut, default=min(sides))
         parts = min(-(-self.tasks_per_op // bands), -(-columns // self.tile_columns))
         # Whole panels, and a last tile that is nearly full: 208 columns are 80, 80, 48 rather than 64, 64, 64, 16.
         panels = -(-columns // PANEL)
@@ -74,17 +100,38 @@ CPU = Target(
     delay=1,
 )
 
-# Tiles as the Triton kernels compile them; slices of whole panels, so that loads are 16 bytes wide.
+# Tiles as the Triton kernels compile them; slices of whole panels, so that loads are 16 bytes wide, and pixels of the
+# folded image of 8 bytes. What the sides were chosen from stands in kernels/README.md.
 CUDA = Target(
     name="cuda",
     kind=TargetKind.CUDA,
     dtypes=("fp16", "bf16", "fp32"),
     channel_align=PANEL,
     fold_up_to=64,
+    fold_align=4,
     tile_pixels=64,
     tile_columns=64,
     fixed_tiles=True,
+    shorter=(32,),
+    narrower=(32,),
+    bands=8,
+    waste=0.2,
+    tasks_per_op=64,
     launch=LaunchMode.MODULE,
+    group_images=32,  # at 28 x 28 pixels, 20 to 40 MB of what a module reads and writes: sized for an L2, not measured
 )
 
+# Small batches: latency is launches and dependent steps. In one launch a JOIN for memory that is used again would wait
+# for a hundred counters, so nothing is used again.
+CUDA_SMALL = dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, reuse=False)
+# Up to this batch the activations of GoogLeNet in 16 bits, 11 MB an image, stay in an L2 cache of 50 MB. Predicted by
+# the simulator, not measured on a GPU.
+SMALL_BATCH = 4
+
 TARGETS = {target.name: target for target in (CPU, CUDA)}
+
+
+def target_for(name: str, batch: int) -> Target:
+    """The target of that name for programs of up to ``batch`` images. Raises KeyError."""
+    target = TARGETS[name]
+    return CUDA_SMALL if target is CUDA and batch <= SMALL_BATCH else target

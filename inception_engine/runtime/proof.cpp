@@ -277,9 +277,11 @@ class Proof {
     if (kind == OpKind::kInput) return;
     // A convolution whose runs are no whole panels (the folded stem) is computed by a loop that loads quarters of them.
     const bool ragged = kind == OpKind::kConv && !panels(op.in_channels);
-    const uint32_t unit = ragged ? kPanel / 4 : kPanel, pitch = p_.buffers[op.in_buffer].pitch;
-    require_op((ragged ? op.in_channels : op.in_channel) % unit == 0 && op.in_channel % unit == 0 && pitch % unit == 0,
-               i, IE_PLAN_ALIGNMENT, "the slice that it reads does not begin at whole panels");
+    const uint32_t unit = ragged ? kPanel / 4 : kPanel;
+    require_op(panels(op.in_channel) && p_.buffers[op.in_buffer].pitch % unit == 0, i, IE_PLAN_ALIGNMENT,
+               "the slice that it reads does not begin at whole panels");
+    require_op(!ragged || op.in_channels % unit == 0, i, IE_PLAN_ALIGNMENT,
+               "the runs that it reads are not whole quarters of a panel");
   }
 
   // Rule 3: who writes which columns of each buffer.

@@ -58,8 +58,9 @@ def test_multiply_adds_of_whole_tiles(network: Network) -> None:
     program = plan.programs[0]
     program.header["target"] = 2
     program.ops["tile_rows"], program.ops["tile_columns"] = 64, 64
-    conv = 192 * 64 * 32  # 3 * 6 * 9 = 162 rows are three tiles, 3 * 3 * 3 of K one step
-    linear = 64 * 64 * 256  # 20 * 3 * 4 of K are eight steps
+    # Channels are no whole panels, so that each run of them takes steps of its own.
+    conv = 192 * 64 * (3 * 32)  # 3 * 6 * 9 = 162 rows are three tiles, 3 runs of 3 * 3 three steps
+    linear = 64 * 64 * (12 * 32)  # 3 * 4 runs of 20 are twelve steps
     assert report(plan)["macs"]["executed"] == pytest.approx((conv + linear) / 3, abs=1)
 
 

@@ -26,11 +26,26 @@ def _begin() -> None:
     os.environ.update(TRITON_INTERPRET="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     import warnings
 
-    from triton.runtime.interpreter import InterpreterOptions, interpreter_builder
+    from triton.runtime.interpreter import (
+        InterpretedFunction,
+        InterpreterOptions,
+        _patch_lang,
+        interpreter_builder,
+    )
 
     warnings.simplefilter("ignore", RuntimeWarning)  # rows behind the batch: their results are not stored
     # A check of every integer sum takes 40 % of the time.
     interpreter_builder.options = InterpreterOptions(sanitize_overflow=False)
+    # So does looking through the language's names in every call of a function, where a kernel's call has done it.
+    patched: set[int] = set()
+
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        if id(self.fn.__globals__) not in patched:
+            patched.add(id(self.fn.__globals__))
+            _patch_lang(self.fn)
+        return self.rewrite()(*arguments, **options)
+
+    InterpretedFunction.__call__ = call
 
 
 def submit(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
@@ -39,14 +54,37 @@ def submit(function: Callable[..., T], *arguments: Any, **options: Any) -> Futur
 
 
 def execute(
-    plan: bytes, images: np.ndarray, names: Sequence[str], device: str = "cpu", **options: Any
+    plan: bytes,
+    images: np.ndarray,
+    names: Sequence[str],
+    device: str = "cpu",
+    *,
+    grids: Sequence[bool] = (False,),
+    alone: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Outputs of a plan's CUDA program by TritonExecutor with ``options``, the arena filled with NaN before."""
+    """Outputs of a plan's CUDA program by TritonExecutor, the arena filled with NaN before.
+
+    ``grids``: for each of them, whether every task has a block of its own; the results must be the same bits.
+    ``alone``: outputs that are also asked for by themselves, so that the kernel stores them; again the same bits. Each
+    run must leave the state as it was: zero.
+    """
+    import numpy as np
     import torch
 
     from inception_engine.compiler.plan import Plan
     from inception_engine.jit import TritonExecutor
 
-    executor = TritonExecutor(Plan.from_bytes(plan, proven=True), device, poison=True, **options)
-    outputs = executor.run(torch.from_numpy(images).to(device), outputs=names)
-    return {name: output.cpu().numpy() for name, output in outputs.items()}
+    found: dict[str, np.ndarray] = {}
+    pixels = torch.from_numpy(images).to(device)
+    for one_task_per_block in grids:
+        executor = TritonExecutor(
+            Plan.from_bytes(plan, proven=True), device, poison=True, one_task_per_block=one_task_per_block
+        )
+        for wanted in (names, *([name] for name in alone)):
+            outputs = executor.run(pixels, outputs=wanted)
+            assert not executor._state.any(), "a run left counters or tickets behind"
+            for name, output in outputs.items():
+                values = output.cpu().numpy()
+                before = found.setdefault(name, values)
+                assert np.array_equal(values.view(np.uint32), before.view(np.uint32)), f"{name} differs"
+    return {name: found[name] for name in names}

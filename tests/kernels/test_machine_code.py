@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import re
 from functools import cache
@@ -16,17 +15,20 @@ import inception_engine as ie
 pytest.importorskip("triton")
 
 from inception_engine.kernels import machine_code, walk
-from inception_engine.kernels.machine_code import ARCHITECTURES, LAUNCHES, MachineCode, compile_walk, read
-from inception_engine.kernels.variants import VARIANTS, variant
+from inception_engine.kernels.machine_code import ARCHITECTURES, MachineCode, compile_walk, read
+from inception_engine.kernels.variants import KINDS, VARIANTS, Variant, kinds_for, variant
 
 from inception_engine.compiler.plan import PANEL, OpKind
 
 CASES = [
-    pytest.param(key, launch, arch, id=f"{key[0]}-{key[1]}x{key[2]}-{launch}-sm_{arch}")
-    for key in VARIANTS
-    for launch in LAUNCHES
+    pytest.param(dtype, each, kinds, arch, id=f"{dtype}-{'/'.join(map(str, each.rows))}-{kinds}-sm_{arch}")
+    for dtype, variants in VARIANTS.items()
+    for each in variants
+    for kinds in KINDS
     for arch in ARCHITECTURES
 ]
+# Of float32 alone: instructions that spill.
+EXCEPTIONS: dict[tuple[str, str, int], int] = {}
 TENSOR = {
     80: "mma.sync",
     86: "mma.sync",
@@ -40,86 +42,98 @@ SHARED = {80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}
 
 
 @cache
-def code(key: tuple[str, int, int], launch: str, arch: int) -> MachineCode:
-    return read(key[0], VARIANTS[key], launch, arch)
+def code(dtype: str, each: Variant, kinds: str, arch: int) -> MachineCode:
+    return read(dtype, each, kinds, arch)
 
 
-@pytest.mark.parametrize(("key", "launch", "arch"), CASES)
-def test_machine_code(key: tuple[str, int, int], launch: str, arch: int) -> None:
-    found = code(key, launch, arch)
-    if (key[0], launch, arch) == ("fp32", "pool", 100):
-        assert found.spills <= 2 and found.registers <= 64  # ptxas saves one register there, with 64 in use
+@pytest.mark.parametrize(("dtype", "each", "kinds", "arch"), CASES)
+def test_machine_code(dtype: str, each: Variant, kinds: str, arch: int) -> None:
+    found = code(dtype, each, kinds, arch)
+    if (dtype, kinds, arch) in EXCEPTIONS:
+        assert found.spills <= EXCEPTIONS[dtype, kinds, arch]
     else:
         assert found.spills == 0 and found.stack == 0
-    assert found.registers <= 128  # two blocks of eight warps on an SM
+    # Two blocks of eight warps on an SM; where that would spill, one.
+    assert found.registers <= (136 if kinds == "network" and arch < 90 and dtype != "fp32" else 128)
     assert 2 * (found.shared + 1024) <= SHARED[arch] * 1024
     # What other blocks store during a launch must never be read through the read-only cache.
     assert found.read_only_loads == 0
     assert found.parameters == machine_code.PARAMETERS
-    assert found.wide_loads >= 1 and found.wide_stores >= 1
-    if launch == "pool":
-        assert found.copies == 0 and found.tensor == "none"
-        return
-    # Both operands of the product, each stage: in 16-byte pieces, none narrower. (In a stem, of its other
-    # convolutions: the folded one reads runs of 21 elements, 2 bytes at a time.)
-    stages = VARIANTS[key].stages
-    assert found.copies == found.wide_copies >= 2 * stages
-    if key[0] == "fp32":
+    assert found.wide_stores >= 1
+    # Both operands of the product, each stage: asynchronously. Of each, 16 bytes a thread where a tile has as many.
+    assert found.wide_copies >= 2 * each.stages
+    if dtype == "fp32":
         assert found.tensor == "none"  # TensorFloat-32 is off
+        assert found.copies == found.wide_copies
     else:
         assert found.tensor.endswith(TENSOR[arch])
 
 
-def test_launches_are_those_of_the_network() -> None:
-    found = set()
-    (program,) = ie.compile(ie.googlenet(), targets="cuda", dtype="fp16").programs
+@pytest.mark.parametrize("batch", [1, 32])
+def test_kernels_have_what_the_network_needs(batch: int) -> None:
+    """A module's launches take the small kernel; tiles are those that were tuned."""
+    (program,) = ie.compile(ie.googlenet(), targets="cuda", dtype="fp16", max_batch=batch).programs
+    needed = set()
     for launch in program.launches:
         tasks = program.tasks[int(launch["first_task"]) :][: int(launch["task_count"])]
         ops = program.ops[np.unique(tasks["op"])]
         ragged = any(op["kind"] == OpKind.CONV and op["in_channels"] % PANEL for op in ops)
-        found.add(sum({1 << int(op["kind"]) for op in ops}) | ragged << 7)
-    assert found == set(LAUNCHES.values())
+        kinds = sum({1 << int(op["kind"]) for op in ops}) | ragged << 7
+        needed.add(kinds_for(kinds))
+        products = ops[ops["kind"] == OpKind.CONV]
+        chosen = variant("fp16", set(products["tile_rows"].tolist()), set(products["tile_columns"].tolist()))
+        assert chosen in VARIANTS["fp16"]
+    assert needed == ({KINDS["network"]} if batch == 1 else set(KINDS.values()))
 
 
 @pytest.mark.parametrize("arch", [80, 90])
 def test_memory_order(arch: int) -> None:
-    """Polls are volatile, the count is acquired, and the tile's stores are behind a barrier when it is released."""
-    ptx: str = compile_walk("fp16", variant("fp16", 64, 64), LAUNCHES["module"], arch).asm["ptx"]
+    """Polls are volatile, a fence acquires what they saw, and the tile's stores are behind a barrier when it is
+    released. The last block has acquired what the others did before it clears the state."""
+    ptx: str = compile_walk("fp16", VARIANTS["fp16"][0], KINDS["module"], arch).asm["ptx"]
     assert re.search(r"ld\.volatile\.global", ptx)
-    acquires = [
-        m.start() for m in re.finditer(r"\b(?:ld|atom)\.global\S*\.acquire|\.acquire\.\S*global", ptx)
-    ]
-    releases = [m.start() for m in re.finditer(r"\.release\b", ptx)]
+    fences = [m.start() for m in re.finditer(r"fence\.acq_rel\.gpu", ptx)]
+    releases = [m.start() for m in re.finditer(r"atom\.global\S*\.release\b", ptx)]
+    last = [m.start() for m in re.finditer(r"atom\.global\S*\.acq_rel\.add\b", ptx)]
     stores = [m.start() for m in re.finditer(r"\bst\.global", ptx)]
-    assert len(acquires) == 1 and len(releases) == 1
-    assert acquires[0] < min(stores) < releases[0]
-    assert "bar.sync" in ptx[acquires[0] : min(stores)]
-    assert "bar.sync" in ptx[max(s for s in stores if s < releases[0]) : releases[0]]
+    assert len(fences) == len(releases) == len(last) == 1
+    tile = [s for s in stores if s < releases[0]]
+    cleared = [s for s in stores if s > last[0]]
+    assert fences[0] < min(tile) and releases[0] < last[0]
+    assert len(cleared) >= 3 and len(tile) + len(cleared) == len(stores)  # ticket, blocks, counters
+    assert "bar.sync" in ptx[fences[0] : min(tile)]
+    assert "bar.sync" in ptx[max(tile) : releases[0]]
 
 
-def test_pixels_of_eight_bits() -> None:
-    found = read("fp16", variant("fp16", 64, 64), "stem", 90, image="u8")
-    assert found.spills == found.stack == found.read_only_loads == 0
-    assert found.parameters == machine_code.PARAMETERS
+@pytest.mark.parametrize("arch", [80, 90])
+def test_the_folded_stem_is_pipelined(arch: int) -> None:
+    """Its runs are padded to 8 bytes, so they are copied asynchronously, as the other operand is."""
+    stem = 1 << OpKind.CONV | 1 << 7
+    plain, ragged = (
+        re.findall(r"cp\.async\.c[ag]\.shared\.global .*?, (\w+)[,;]", compile_walk(
+            "fp16", VARIANTS["fp16"][0], kinds, arch
+        ).asm["ptx"])
+        for kinds in (1 << OpKind.CONV, stem)
+    )  # fmt: skip
+    stages = VARIANTS["fp16"][0].stages
+    assert len(ragged) - len(plain) >= 2 * stages
+    assert {int(size, 0) for size in ragged} <= {8, 16}
 
 
-def test_every_kind_in_one_launch() -> None:
-    """A whole network may be one launch."""
-    everything = sum(1 << kind for kind in (*OpKind, 7))
-    assert everything & ~sum(1 << kind for kind in OpKind) == 1 << 7
-    compile_walk("fp16", variant("fp16", 64, 64), everything, 90)
-
-
-@pytest.mark.parametrize("tile", [(16, 16), (32, 64), (64, 128), (128, 32)])
+@pytest.mark.parametrize("tile", [(16, 16), (64, 128), (128, 64)])
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 def test_tiles_without_a_tuned_variant_compile(dtype: str, tile: tuple[int, int]) -> None:
-    assert (dtype, *tile) not in VARIANTS
-    assert read(dtype, variant(dtype, *tile), "module", 90).read_only_loads == 0
+    chosen = variant(dtype, tile[:1], tile[1:])
+    assert chosen not in VARIANTS[dtype]
+    found = read(dtype, chosen, "module", 90)
+    assert found.read_only_loads == 0
+    if dtype != "fp32":
+        assert found.spills == found.stack == 0
 
 
 def test_spills_are_seen() -> None:
     """The measure can fail: sums of 128 x 128 alone take all registers of four warps."""
-    cramped = dataclasses.replace(variant("fp32", 64, 64), block_rows=128, block_columns=128, warps=4)
+    cramped = Variant(rows=(128,), columns=(128,), block_depth=32, stages=3, warps=4)
     found = read("fp32", cramped, "module", 80)
     assert found.registers == 255 and found.spills > 0 and found.stack > 0
 
@@ -133,14 +147,13 @@ def test_parameters_are_those_of_walk() -> None:
     ]
     plain = [a.arg for a in function.args.args if a.annotation is None]
     types = {True: "u32", False: "u64"}
-    assert machine_code.PARAMETERS[:-2] == tuple(types[n in ("first", "count", "batch")] for n in plain)
+    assert machine_code.PARAMETERS[:-2] == tuple(types[n in walk.NUMBERS] for n in plain)
 
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    key = next(iter(VARIANTS))
-    header, line = machine_code.render(iter([code(key, "module", 90)]))
-    assert header.split()[:4] == ["arch", "dtype", "tile", "launch"]
-    assert line.split()[:4] == ["sm_90", "fp16", "64x64x32", "module"] and "wgmma" in line
+    header, line = machine_code.render(iter([code("fp16", VARIANTS["fp16"][0], "module", 90)]))
+    assert header.split()[:4] == ["arch", "dtype", "tile", "kinds"]
+    assert line.split()[:4] == ["sm_90", "fp16", "32/64x32/64x32", "module"] and "wgmma" in line
 
 
 def test_interpreted_kernels_have_no_machine_code(

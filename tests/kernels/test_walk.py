@@ -1,7 +1,8 @@
 """`walk` against the float64 reference, layer by layer: on any machine by Triton's interpreter, on a GPU as compiled.
 
-Every module of the paper at full size, in float16 by one block that takes all tasks and in float32 by one block per
-task. The arena is full of NaN when a run begins, so what is read before it was written, or never, shows.
+Every module of the paper at full size, in float16 by one block that takes all tasks; some in float32 by one block per
+task; odd cases, and a module of each dtype, in both ways, which must give the same bits. The arena is full of NaN when
+a run begins, so what is read before it was written, or never, shows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import pytest
 
 import inception_engine as ie
 from inception_engine import reference
-from inception_engine.compiler.plan import Plan, Program
+from inception_engine.compiler.plan import LaunchMode, Plan, Program
+from inception_engine.compiler.targets import CUDA, Target
 from inception_engine.errors import PlanMissingWait
 from inception_engine.network import INPUT, LRN, Concat, Layer, MaxPool, Network, Preprocess
 from inception_engine.spec import GOOGLENET, TABLE, InceptionRow, Spec
@@ -30,12 +32,16 @@ pytestmark = pytest.mark.parity
 pytest.importorskip("triton", reason="backend triton: triton is not installed")
 
 
+ONE_BLOCK, TASK_PER_BLOCK, BOTH = (False,), (True,), (False, True)
+
+
 @dataclass(frozen=True)
 class Case:
     """Layers ``first`` to ``last`` of a variant of GoogLeNet, on images of ``size`` if that is not the network's own.
 
-    ``max_batch``: of the plan, if larger than ``batch``. ``every``: whether all layers are compared, or what a plan
-    that reuses memory leaves: its outputs.
+    ``max_batch``: of the plan, if larger than ``batch``. ``grids``: see ``interpreted.execute``. ``alone``: outputs
+    that the kernel stores as well, or all. ``every``: whether all layers are compared, or what a plan that reuses
+    memory leaves: its outputs.
     """
 
     name: str
@@ -46,7 +52,9 @@ class Case:
     batch: int = 1
     max_batch: int = 1
     dtype: str = "fp16"
-    one_task_per_block: bool = False
+    target: str | Target = CUDA
+    grids: tuple[bool, ...] = BOTH
+    alone: tuple[str, ...] | None = ()
     every: bool = True
 
 
@@ -58,33 +66,44 @@ MODULES = tuple(row.name for row in TABLE if isinstance(row, InceptionRow))
 NARROW = Spec(width=0.25)
 UNPADDED = Spec(width=0.25, pool_padding="none")
 SMALL = Spec(width=0.25, input_size=64, classes=11)
+REUSED = dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, delay=1)  # JOINs, memory that is written again
 CASES = {
     f"{case.name}-{case.dtype}": case
     for case in (
-        *(module(name) for name in MODULES),
-        *(module(name, dtype="fp32", one_task_per_block=True) for name in MODULES),
-        *(module(name, dtype="bf16") for name in ("4b", "5b")),  # 4b: reduces of 24 channels
+        *(module(name, grids=BOTH if name == "5b" else ONE_BLOCK) for name in MODULES),
+        *(module(name, dtype="fp32", grids=TASK_PER_BLOCK) for name in ("3a", "4a", "4d")),
+        module("5b", dtype="fp32"),
+        module("4b", dtype="bf16", grids=ONE_BLOCK),  # reduces of 24 channels
+        module("5b", dtype="bf16"),
         # Sizes that no tile fits, and images that are smaller than the windows.
-        module("3a", "3a-5x7", size=(5, 7), batch=3, max_batch=4),
-        module("3a", "3a-5x7", size=(5, 7), batch=3, max_batch=4, dtype="fp32", one_task_per_block=True),
-        module("4b", "4b-1x1", size=(1, 1), batch=3, max_batch=4, one_task_per_block=True),
+        module("3a", "3a-5x7", size=(5, 7), batch=3, max_batch=4, alone=None),
+        module("3a", "3a-5x7", size=(5, 7), batch=3, max_batch=4, dtype="fp32"),
+        module("4b", "4b-1x1", size=(1, 1), batch=3, max_batch=4, alone=None),
         module("5b", "5b-batch", batch=3, max_batch=4, spec=NARROW),
         module("4e", "4e-narrow", spec=NARROW, dtype="fp32"),
         module("4d", "4d-torchvision", spec=Spec(third_branch=3, norm="batch", width=0.5)),
         # Without padding pools leave 55, 27, 13 and 6.
-        Case("stem-unpadded", last="pool2", spec=UNPADDED),
-        module("3a", "3a-27x27", spec=UNPADDED, dtype="fp32"),
+        Case("stem-unpadded", last="pool2", spec=UNPADDED, grids=ONE_BLOCK),
+        module("3a", "3a-27x27", spec=UNPADDED, dtype="fp32", grids=ONE_BLOCK),
         module("4a", "4a-13x13", spec=UNPADDED, dtype="fp32"),
         module("5a", "5a-6x6", spec=UNPADDED, dtype="bf16"),
-        Case("stem", last="pool2", spec=Spec(input_size=56), dtype="fp32", one_task_per_block=True),
-        Case("stem", last="pool2", spec=Spec(input_size=56), dtype="bf16"),
-        Case("head", first="avgpool", spec=Spec(classes=70), dtype="fp32"),
-        Case("head", first="avgpool", batch=3, max_batch=4, one_task_per_block=True),
-        Case("network", spec=SMALL, batch=2, max_batch=3),
-        Case("network", spec=SMALL, dtype="bf16"),
-        Case("network", spec=SMALL, dtype="fp32", one_task_per_block=True),
+        Case("stem", last="pool2", spec=Spec(input_size=56), dtype="fp32"),
+        Case("stem", last="pool2", spec=Spec(input_size=56), dtype="bf16", grids=ONE_BLOCK),
+        Case("head", first="avgpool", spec=Spec(classes=70), dtype="fp32", alone=None),
+        Case("head", first="avgpool", batch=3, max_batch=4),
+        Case(
+            "network", spec=SMALL, batch=2, max_batch=3, alone=("conv1", "3a/3x3", "5b/pool_proj", "logits")
+        ),
+        Case("network", spec=SMALL, dtype="bf16", grids=ONE_BLOCK),
+        Case("network", spec=SMALL, dtype="fp32", grids=TASK_PER_BLOCK),
+        # As a plan for small batches is: one launch, with its head and its outputs.
+        Case(
+            "launch", spec=SMALL, target="cuda", batch=2, max_batch=3, alone=("3a/3x3", "logits", "softmax")
+        ),
+        Case("launch-outputs", spec=SMALL, target="cuda", alone=("logits", "probabilities"), every=False),
         Case("network-reuse", spec=SMALL, batch=2, max_batch=3, every=False),
-        Case("network-reuse", spec=SMALL, dtype="fp32", one_task_per_block=True, every=False),
+        Case("network-reuse", spec=SMALL, dtype="fp32", every=False),
+        Case("launch-reuse", spec=SMALL, target=REUSED, every=False),
     )
 }
 RANDOM_NETWORKS = 12
@@ -126,7 +145,7 @@ def images_of(case: Case) -> np.ndarray:
 def plan_of(case: Case) -> Plan:
     return ie.compile(
         network_of(case),
-        targets=("cuda",),
+        targets=(case.target,),
         dtype=case.dtype,
         max_batch=max(case.batch, case.max_batch),
         keep_all=case.every,
@@ -150,8 +169,11 @@ def plan_outputs(plan: Plan) -> list[str]:
 @functools.cache
 def started(name: str) -> Future[dict[str, np.ndarray]]:
     case = CASES[name]
-    arguments = plan_of(case).to_bytes(), images_of(case), list(outputs_of(case))
-    return interpreted.submit(interpreted.execute, *arguments, one_task_per_block=case.one_task_per_block)
+    names = list(outputs_of(case))
+    arguments = plan_of(case).to_bytes(), images_of(case), names
+    return interpreted.submit(
+        interpreted.execute, *arguments, grids=case.grids, alone=names if case.alone is None else case.alone
+    )
 
 
 def compared(network: Network, images: np.ndarray, layers: Mapping[str, str],
@@ -203,7 +225,8 @@ def test_on_a_gpu(name: str, cuda: str) -> None:
         images_of(case),
         list(layers),
         cuda,
-        one_task_per_block=case.one_task_per_block,
+        grids=case.grids,
+        alone=list(layers) if case.alone is None else case.alone,
     )
     assert compared(network_of(case), images_of(case), layers, actual, case.dtype) == []
 
@@ -216,12 +239,13 @@ def random_started(seed: int) -> tuple[Network, np.ndarray, Future[dict[str, np.
         network = random_network(rng)
         images = rng.standard_normal((2, *network.input_shape), dtype=np.float32)
         try:
-            plan = ie.compile(network, targets=("cuda",), dtype="fp32", max_batch=3, keep_all=True)
+            target = (CUDA, "cuda")[seed % 2]  # a launch for each module, or one
+            plan = ie.compile(network, targets=(target,), dtype="fp32", max_batch=3, keep_all=True)
         except ie.compiler.CompileError:
             continue
         names = [name for name in plan_outputs(plan) if name in network.shapes()]
         future = interpreted.submit(
-            interpreted.execute, plan.to_bytes(), images, names, one_task_per_block=bool(seed % 2)
+            interpreted.execute, plan.to_bytes(), images, names, grids=BOTH, alone=names[-1:]
         )
         return network, images, future
     raise AssertionError("no network compiled")

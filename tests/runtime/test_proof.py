@@ -555,7 +555,9 @@ def test_a_convolution_folded_along_lines(status: str, fields: dict[str, int]) -
     ("status", "op", "fields", "pitch"),
     [
         ("IE_OK", 1, {}, 16),
-        ("IE_OK", 1, {"in_channel": 1, "in_channels": 3}, 32),
+        ("IE_OK", 1, {}, 32),
+        ("IE_PLAN_ALIGNMENT", 1, {"in_channels": 3}, 16),
+        ("IE_PLAN_ALIGNMENT", 1, {"in_channel": 1, "in_channels": 3}, 16),
         ("IE_PLAN_ALIGNMENT", 1, {"out_padded": 8, "out_channels": 8}, 16),
         ("IE_PLAN_ALIGNMENT", 2, {"out_channel": 8}, 16),
         ("IE_PLAN_ALIGNMENT", 3, {"in_channel": 8}, 16),

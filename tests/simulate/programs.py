@@ -10,10 +10,12 @@ import numpy as np
 
 from inception_engine.compiler import plan
 from inception_engine.compiler.plan import NONE, Dtype, OpKind, Program, TargetKind
+from inception_engine.compiler.targets import CUDA
 from inception_engine.simulate import Gpu
 from inception_engine.simulate.gpu import CONSTANTS, Provenance
 
 SIDE = 64  # of a tile, and channels of the input: one full step of every kernel's K
+SQUARE = dataclasses.replace(CUDA, shorter=(), narrower=())  # tiles of one size, a launch for each module
 TILE_FLOP = 2 * SIDE**3
 TILE_BYTES = 3 * SIDE * SIDE * 2  # fp16: pixels, weights, results
 FREE = 1e30  # a rate that costs nothing

@@ -16,6 +16,7 @@ from inception_engine.simulate import Gpu, simulate
 from inception_engine.simulate.path import COSTS
 from inception_engine.simulate.report import report
 from inception_engine.simulate.trace import busy_share
+from tests.simulate.programs import SQUARE
 
 Captured = pytest.CaptureFixture[str]
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("simulate")
     network = googlenet(0, width=0.1, input_size=32, classes=10)
     network.save(path / "small.safetensors")
-    both = compile(network, targets=("cpu", "cuda"), batches=(1, 4))
+    both = compile(network, targets=("cpu", SQUARE), batches=(1, 4))
     both.save(path / "small.plan")
     compile(network).save(path / "cpu.plan")
     (path / "text.plan").write_text("not a plan")

@@ -15,6 +15,7 @@ from inception_engine.compiler.plan import LaunchMode
 from inception_engine.compiler.targets import CUDA, Target
 from inception_engine.network import Network
 from inception_engine.simulate import Gpu, SimulationError, best_tiles, fit, simulate
+from tests.simulate.programs import SQUARE
 
 TRUE: dict[str, Any] = {
     "launch_seconds": 2.3e-6,
@@ -33,7 +34,7 @@ def network() -> Network:
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
     path = tmp_path_factory.mktemp("plan") / "small.plan"
-    compile(network, targets="cuda", dtype="fp16", batches=(1, 8)).save(path)
+    compile(network, targets=(SQUARE,), dtype="fp16", batches=(1, 8)).save(path)
     return path
 
 
