@@ -3,11 +3,13 @@
 //  1. All numbers are little-endian; integers are unsigned.
 //  2. A file is an ArchiveHeader, `record_count` KernelRecords, and the codes, each at a multiple of 64 bytes.
 //     Records may share a code. All other bytes are zero.
-//  3. A code is a cubin, or PTX: text that ends with a zero. A cubin runs on GPUs of its `arch`'s major version with
-//     at least its minor one, PTX on its arch and all later ones. An arch is major * 10 + minor.
+//  3. A code is a cubin, or PTX: text that ends with a zero. An arch is major * 10 + minor. A cubin runs on GPUs of
+//     its `arch`'s major version with at least its minor one; from 9.0 on, of its arch alone, for it may use what no
+//     other has. PTX runs on its arch and all later ones.
 //  4. `walk` runs the tasks of one launch (plan_format.h, 11 and 12). Its parameters are those of WalkParameters, in
 //     that order and of those sizes. `kinds` has a bit 1 << OpKind for every kind that it can run, and kRagged if
-//     that includes convolutions whose in_channels are no multiple of 16. `rows` has the bit 1 << log2(n) for every
+//     that includes convolutions whose in_channels are no multiple of 16, and kExports if it can store `result`, which
+//     a launch with an op that writes an output's buffer needs. `rows` has the bit 1 << log2(n) for every
 //     tile_rows n that it can run; `columns` the same for the tile_columns of CONV, MAX_POOL and AVERAGE_POOL; other
 //     kinds may have any.
 //  5. `copy_output` copies a slice of a buffer to float32 NCHW. Its parameters are those of CopyParameters; a block
@@ -37,7 +39,7 @@ enum class Form : uint32_t { kCubin = 1, kPtx = 2 };
 enum KernelFlag : uint32_t {
   kWaitsItself = 1
 };  // for the kernel before it: it may be launched while that one ends
-constexpr uint32_t kRagged = 1u << 7;
+constexpr uint32_t kExports = 1u << 0, kRagged = 1u << 7;  // bits of `kinds` beside the OpKinds
 
 struct ArchiveHeader {
   char magic[8];

@@ -54,6 +54,8 @@ Needs needs_of(const Program& program, const LaunchRecord& launch) {
     const auto kind = OpKind(op.kind);
     needs.kinds |= 1u << op.kind;
     if (kind == OpKind::kConv && op.in_channels % kPanel != 0) needs.kinds |= kRagged;
+    const auto writes = [&](const OutputRecord& output) { return output.buffer == op.out_buffer; };
+    if (std::any_of(program.outputs.begin(), program.outputs.end(), writes)) needs.kinds |= kExports;
     needs.rows |= bit_of(op.tile_rows, &needs.possible);
     note(op.tile_rows, &needs.tile_rows);
     if (kind == OpKind::kConv || kind == OpKind::kMaxPool || kind == OpKind::kAveragePool) {
@@ -133,7 +135,9 @@ class Device::Loader {
   bool runs_here(const KernelRecord& record) const {
     const int arch = int(record.arch);
     if (int(record.shared) > max_shared_ || arch > capability_) return false;
-    return record.form == uint32_t(Form::kPtx) || arch / 10 == capability_ / 10;
+    if (record.form == uint32_t(Form::kPtx)) return true;
+    // From 9.0 on Triton's machine code uses what only its own generation has, and runs on no later one.
+    return arch >= 90 ? arch == capability_ : arch / 10 == capability_ / 10;
   }
 
   const KernelRecord& find_walk(const Program& program, const LaunchRecord& launch) const {

@@ -1,0 +1,229 @@
+"""The kernel archive: `walk` and `copy_output`, compiled ahead of time, in one file beside the C library.
+
+    python kernels inception_engine.kernels
+
+The format stands in runtime/cuda/archive.h. The package's build runs this; it needs Triton and no GPU. A kernel that is
+not what the runtime launches (other parameters, scratch memory, another block) ends the build. The same sources make
+the same bytes, wherever they lie.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import re
+import struct
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+import xxhash
+from inception_engine.kernels.copy_output import NUMBERS, copy_output
+from inception_engine.kernels.machine_code import (
+    ARCHITECTURES,
+    PARAMETERS,
+    MachineCode,
+    compile_walk,
+    inspect,
+)
+from inception_engine.kernels.variants import KINDS, VARIANTS, Variant
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+
+MAGIC, VERSION, ALIGNMENT = b"INCKERN\n", 1, 64
+DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3}  # as in plan_format.h
+WALK, COPY_OUTPUT = 1, 2
+CUBIN, PTX = 1, 2
+# PTX of newer generations holds what later ones may lack; this one is translated by the driver for all that follow.
+PORTABLE = 89
+COPY_PARAMETERS = ("u64", "u64", *("u32",) * len(NUMBERS), "u64", "u64")
+_HEADER = struct.Struct("<8sIIQQ32x")
+_RECORD = struct.Struct("<12I32s32sQQ64x")
+_SIZES = {"u64": 8, "u32": 4}
+
+
+class ArchiveError(ValueError):
+    """The compiler made something that the runtime cannot launch; or a file is no archive. The message is one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A KernelRecord with its code; ``rows``, ``columns``: sums of tile sides. ``params``: bytes of each parameter."""
+
+    kernel: int
+    form: int
+    arch: int
+    dtype: int
+    kinds: int = 0
+    rows: int = 0
+    columns: int = 0
+    threads: int
+    shared: int
+    registers: int
+    params: tuple[int, ...]
+    name: str
+    code: bytes
+
+
+Job = tuple[str, Variant | None, int, int]  # dtype, variant or copy_output, kinds, architecture
+
+
+def jobs(dtypes: Sequence[str] = tuple(DTYPES), architectures: Sequence[int] = ARCHITECTURES) -> list[Job]:
+    """All that is compiled, in the order of preference: the first that fits a launch is taken.
+
+    Newer generations first: machine code for 8.0 runs on 8.9, too.
+    """
+    newest_first = sorted(architectures, reverse=True)
+    return [
+        *(
+            (dtype, variant, kinds, arch)
+            for dtype in dtypes
+            for variant in VARIANTS[dtype]
+            for kinds in KINDS.values()
+            for arch in newest_first
+        ),
+        *((dtype, None, 0, arch) for dtype in dtypes for arch in newest_first),
+    ]
+
+
+def compile_copy(dtype: str, arch: int) -> CompiledKernel:
+    """``copy_output``; pointers may have any alignment."""
+    types = {"source": f"*{dtype}", "result": "*fp32"} | dict.fromkeys(NUMBERS, "i32")
+    return triton.compile(ASTSource(copy_output, types, {}), target=GPUTarget("cuda", arch, 32))
+
+
+def build(job: Job) -> list[Kernel]:
+    """The cubin, and of one architecture the PTX. Raises ArchiveError."""
+    dtype, variant, kinds, arch = job
+    sides = (variant.rows, variant.columns) if variant else ()
+    tile = "x".join("/".join(map(str, numbers)) for numbers in sides)
+    what = f"walk {dtype} {tile} {kinds:#04x} sm_{arch}" if variant else f"copy_output {dtype} sm_{arch}"
+    parameters = PARAMETERS if variant else COPY_PARAMETERS
+    try:
+        with triton.knobs.compilation.scope():
+            # Line numbers are longer than the code, and name this machine's folders.
+            triton.knobs.compilation.disable_line_info = True
+            compiled = compile_walk(dtype, variant, kinds, arch) if variant else compile_copy(dtype, arch)
+        found = inspect(compiled, arch)
+    except Exception as error:  # the compiler's are many, of several lines, and not all can leave a process
+        raise ArchiveError(f"{what}: {' '.join(str(error).split())}") from None
+    if fault := _fault(compiled, found, parameters, spills=dtype == "fp32"):
+        raise ArchiveError(f"{what}: {fault}")
+    common: dict[str, Any] = {
+        "kernel": COPY_OUTPUT if variant is None else WALK,
+        "arch": arch,
+        "dtype": DTYPES[dtype],
+        "kinds": kinds,
+        "rows": sum(variant.rows) if variant else 0,
+        "columns": sum(variant.columns) if variant else 0,
+        "threads": 32 * compiled.metadata.num_warps,
+        "shared": compiled.metadata.shared,
+        "params": tuple(_SIZES[kind] for kind in parameters),
+        "name": compiled.metadata.name,
+    }
+    kernels = [Kernel(form=CUBIN, registers=found.registers, code=compiled.asm["cubin"], **common)]
+    if arch == PORTABLE:
+        kernels.append(Kernel(form=PTX, registers=0, code=compiled.asm["ptx"].encode() + b"\0", **common))
+    return kernels
+
+
+def _fault(compiled: CompiledKernel, found: MachineCode, parameters: tuple[str, ...], spills: bool) -> str:
+    """What the runtime cannot launch, or nobody wants; or nothing."""
+    metadata, ptx = compiled.metadata, compiled.asm["ptx"]
+    threads = re.search(r"\.reqntid (\d+)", ptx)
+    if f".entry {metadata.name}(" not in ptx:
+        return "no such entry"
+    if found.parameters != parameters:
+        return f"parameters {' '.join(found.parameters)}, not {' '.join(parameters)}"
+    if threads is None or int(threads[1]) != 32 * metadata.num_warps or metadata.num_ctas != 1:
+        return f"a block is not {metadata.num_warps} warps"
+    if metadata.global_scratch_size or metadata.profile_scratch_size:
+        return "it wants scratch memory, which the runtime does not give"
+    if found.spills and not spills:
+        return f"{found.spills} instructions spill registers"
+    if metadata.target.arch == PORTABLE and f".target sm_{PORTABLE}\n" not in ptx:
+        return "its PTX is for one generation only"
+    return ""
+
+
+def packed(kernels: Sequence[Kernel]) -> bytes:
+    """The file."""
+    begin = _HEADER.size + _RECORD.size * len(kernels)
+    records, codes = b"", b""
+    for kernel in kernels:
+        codes += bytes(-(begin + len(codes)) % ALIGNMENT)
+        numbers = (
+            kernel.kernel,
+            kernel.form,
+            kernel.arch,
+            kernel.dtype,
+            kernel.kinds,
+            kernel.rows,
+            kernel.columns,
+        )
+        counts = kernel.threads, kernel.shared, kernel.registers, len(kernel.params), 0
+        place = begin + len(codes), len(kernel.code)
+        records += _RECORD.pack(*numbers, *counts, bytes(kernel.params), kernel.name.encode(), *place)
+        codes += kernel.code
+    body = records + codes
+    hashed = xxhash.xxh64(body).intdigest()
+    return _HEADER.pack(MAGIC, VERSION, len(kernels), _HEADER.size + len(body), hashed) + body
+
+
+def unpacked(content: bytes) -> list[Kernel]:
+    """The kernels of a file, for looking at it. Raises ArchiveError."""
+    if len(content) < _HEADER.size or not content.startswith(MAGIC):
+        raise ArchiveError("not a kernel archive")
+    _, version, count, size, hashed = _HEADER.unpack_from(content)
+    if (version, size) != (VERSION, len(content)) or xxhash.xxh64(
+        content[_HEADER.size :]
+    ).intdigest() != hashed:
+        raise ArchiveError("a damaged kernel archive, or one of another version")
+    kernels = []
+    for i in range(count):
+        *numbers, params, name, offset, length = _RECORD.unpack_from(content, _HEADER.size + i * _RECORD.size)
+        kernel, form, arch, dtype, kinds, rows, columns, threads, shared, registers, number, _ = numbers
+        kernels.append(
+            Kernel(
+                kernel=kernel,
+                form=form,
+                arch=arch,
+                dtype=dtype,
+                kinds=kinds,
+                rows=rows,
+                columns=columns,
+                threads=threads,
+                shared=shared,
+                registers=registers,
+                params=tuple(params[:number]),
+                name=name.rstrip(b"\0").decode(),
+                code=content[offset : offset + length],
+            )
+        )
+    return kernels
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python kernels", description="Compile the kernels for all GPU generations into one file."
+    )
+    parser.add_argument("file", type=Path)
+    path: Path = parser.parse_args(arguments).file
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        # A process for each core: what takes the time is the compiler's own code. Forked, they find this package as it
+        # was found here.
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
+            built = [kernel for kernels in pool.map(build, jobs()) for kernel in kernels]
+        partial.write_bytes(packed(sorted(built, key=lambda kernel: kernel.form)))  # PTX last
+        partial.replace(path)
+    except (ArchiveError, RuntimeError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        print(f"kernel archive: error: {error}", file=sys.stderr)
+        return 1
+    return 0
