@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -121,11 +122,24 @@ def test_wheel_holds_every_module(wheel: set[str]) -> None:
     assert "inception_engine/simulate/costs/h200.json" in wheel
 
 
-def test_installed_package_holds_library_and_header() -> None:
+def test_installed_package_holds_library_kernels_and_header() -> None:
     folders = [Path(folder) for folder in inception_engine.__path__]
     (header,) = [file for folder in folders if (file := folder / "include/inception_engine.h").is_file()]
     assert header.read_text() == HEADER.read_text()
     assert (header.parent.parent / "lib" / binding.LIBRARY).is_file()
+    assert (header.parent.parent / "lib" / "inception_engine.kernels").is_file()
+
+
+def test_source_distribution_holds_what_the_build_reads(tmp_path: Path) -> None:
+    script = f"from scikit_build_core.build import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+    (file,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("kernels/*.py", "inception_engine/runtime/**/*.*")
+    needed = {str(path.relative_to(ROOT)) for folder in folders for path in ROOT.glob(folder)}
+    assert {"kernels/__main__.py", "inception_engine/runtime/CMakeLists.txt"} <= needed
+    assert needed | {"pyproject.toml", "README.md", "inception_engine/LICENSE"} <= names
 
 
 def test_top_level_names_are_the_agreed_ones() -> None:

@@ -1,0 +1,5 @@
+"""A stage that works."""
+
+
+def run(job) -> None:
+    job.row("figure", value=1.25, batch=1)
