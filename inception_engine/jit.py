@@ -30,7 +30,7 @@ from inception_engine.errors import (
 from inception_engine.kernels import walk as kernel
 from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
-from inception_engine.kernels.variants import SPECIALISE_FROM, Variant, kinds_for, variant
+from inception_engine.kernels.variants import DEPENDENT_FROM, SPECIALISE_FROM, Variant, kinds_for, variant
 from inception_engine.network import Shape
 from inception_engine.specialised import ModuleLaunch, find
 
@@ -45,7 +45,8 @@ _ACROSS_CHANNELS = (
     OpKind.LRN,
     OpKind.SOFTMAX,
 )  # walk takes their columns in blocks of any size
-_RAGGED = 7  # bit of KINDS: a convolution whose runs of channels are no whole panels
+# Bits of KINDS: a convolution whose runs of channels are no whole panels, and one whose K is cut.
+_RAGGED, _PARTS = 7, 8
 _MAX_ELEMENTS = 1 << 31  # walk counts the elements of one buffer in 32 bits
 
 
@@ -116,6 +117,9 @@ class TritonExecutor:
         self.device = _device(device)
         self._loop, self._poison = not one_task_per_block, poison
         self._specialise = specialise
+        self._arch = _arch(self.device)
+        dependent = self._arch >= DEPENDENT_FROM
+        self._dependent = {"DEPENDENT": dependent} | ({"launch_pdl": True} if dependent else {})
         plan = Plan.from_bytes(plan.to_bytes())  # a copy, proven; the caller may change the original
         programs = [p for p in plan.programs if p.header["target"] == TargetKind.CUDA]
         if not programs:
@@ -189,7 +193,7 @@ class TritonExecutor:
         """What runs the launch instead of ``walk``, if anything."""
         if self._specialise is False or self.dtype == torch.float32:
             return None
-        if self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) < (9, 0):
+        if self.device.type == "cuda" and self._arch < 90:
             return None
         found = find(program, record)
         if found is None or (self._specialise is None and found.pixels < SPECIALISE_FROM):
@@ -291,8 +295,9 @@ class TritonExecutor:
                 LOOP=self._loop,
                 SPINS=SPINS,
                 SOURCE=source,
+                **self._dependent,
                 **launch.variant.constants,
-                **launch.variant.options(launch.kinds),
+                **launch.variant.options(launch.kinds, self._arch),
             )
 
     def _result(self, output: _Output, batch: int) -> torch.Tensor:
@@ -338,6 +343,14 @@ def _device(device: torch.device | str | None) -> torch.device:
     if not torch.cuda.is_available():
         raise DeviceError("there is no CUDA device")
     return torch.device("cuda", torch.cuda.current_device() if wanted.index is None else wanted.index)
+
+
+def _arch(device: torch.device) -> int:
+    """Compute capability, 90 for 9.0; of the interpreter the oldest."""
+    if device.type == "cpu":
+        return 80
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
 
 
 def _multiprocessors(device: torch.device) -> int:
@@ -391,6 +404,8 @@ def _launch(
         kinds |= 1 << int(op["kind"])
         if op["kind"] == OpKind.CONV and op["in_channels"] % PANEL:
             kinds |= 1 << _RAGGED
+        if op["part_depth"]:
+            kinds |= 1 << _PARTS
     rows = sorted({int(op["tile_rows"]) for op in ops})
     columns = sorted({int(op["tile_columns"]) for op in ops if op["kind"] not in _ACROSS_CHANNELS}) or [64]
     try:

@@ -31,7 +31,7 @@ from inception_engine.kernels.machine_code import (
     compile_walk,
     inspect,
 )
-from inception_engine.kernels.variants import KINDS, VARIANTS, Variant
+from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant, has_kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -39,6 +39,7 @@ MAGIC, VERSION, ALIGNMENT = b"INCKERN\n", 1, 64
 DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3}  # as in plan_format.h
 WALK, COPY_OUTPUT = 1, 2
 CUBIN, PTX = 1, 2
+WAITS_ITSELF = 1  # a flag: for the launch before it
 # PTX of newer generations holds what later ones may lack; this one is translated by the driver for all that follow.
 PORTABLE = 89
 COPY_PARAMETERS = ("u64", "u64", *("u32",) * len(NUMBERS), "u64", "u64")
@@ -66,6 +67,7 @@ class Kernel:
     shared: int
     registers: int
     params: tuple[int, ...]
+    flags: int = 0
     name: str
     code: bytes
 
@@ -84,7 +86,8 @@ def jobs(dtypes: Sequence[str] = tuple(DTYPES), architectures: Sequence[int] = A
             (dtype, variant, kinds, arch)
             for dtype in dtypes
             for variant in VARIANTS[dtype]
-            for kinds in KINDS.values()
+            for name, kinds in KINDS.items()
+            if has_kernels(dtype, name)
             for arch in newest_first
         ),
         *((dtype, None, 0, arch) for dtype in dtypes for arch in newest_first),
@@ -124,6 +127,7 @@ def build(job: Job) -> list[Kernel]:
         "threads": 32 * compiled.metadata.num_warps,
         "shared": compiled.metadata.shared,
         "params": tuple(_SIZES[kind] for kind in parameters),
+        "flags": WAITS_ITSELF if variant and arch >= DEPENDENT_FROM else 0,
         "name": compiled.metadata.name,
     }
     kernels = [Kernel(form=CUBIN, registers=found.registers, code=compiled.asm["cubin"], **common)]
@@ -142,6 +146,10 @@ def _fault(compiled: CompiledKernel, found: MachineCode, parameters: tuple[str, 
         return f"parameters {' '.join(found.parameters)}, not {' '.join(parameters)}"
     if threads is None or int(threads[1]) != 32 * metadata.num_warps or metadata.num_ctas != 1:
         return f"a block is not {metadata.num_warps} warps"
+    if ("griddepcontrol.wait" in ptx) != (
+        parameters == PARAMETERS and metadata.target.arch >= DEPENDENT_FROM
+    ):
+        return "it waits for the launch before it where it should not, or does not where it should"
     if metadata.global_scratch_size or metadata.profile_scratch_size:
         return "it wants scratch memory, which the runtime does not give"
     if found.spills and not spills:
@@ -166,7 +174,7 @@ def packed(kernels: Sequence[Kernel]) -> bytes:
             kernel.rows,
             kernel.columns,
         )
-        counts = kernel.threads, kernel.shared, kernel.registers, len(kernel.params), 0
+        counts = kernel.threads, kernel.shared, kernel.registers, len(kernel.params), kernel.flags
         place = begin + len(codes), len(kernel.code)
         records += _RECORD.pack(*numbers, *counts, bytes(kernel.params), kernel.name.encode(), *place)
         codes += kernel.code
@@ -187,7 +195,7 @@ def unpacked(content: bytes) -> list[Kernel]:
     kernels = []
     for i in range(count):
         *numbers, params, name, offset, length = _RECORD.unpack_from(content, _HEADER.size + i * _RECORD.size)
-        kernel, form, arch, dtype, kinds, rows, columns, threads, shared, registers, number, _ = numbers
+        kernel, form, arch, dtype, kinds, rows, columns, threads, shared, registers, number, flags = numbers
         kernels.append(
             Kernel(
                 kernel=kernel,
@@ -201,6 +209,7 @@ def unpacked(content: bytes) -> list[Kernel]:
                 shared=shared,
                 registers=registers,
                 params=tuple(params[:number]),
+                flags=flags,
                 name=name.rstrip(b"\0").decode(),
                 code=content[offset : offset + length],
             )

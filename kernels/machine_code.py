@@ -17,7 +17,7 @@ from pathlib import Path
 import triton
 from inception_engine.kernels.module import module
 from inception_engine.kernels.sizes import Sizes
-from inception_engine.kernels.variants import KINDS, VARIANTS, Variant
+from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant, has_kernels
 from inception_engine.kernels.walk import NUMBERS, walk
 from triton import knobs
 from triton.backends.compiler import GPUTarget
@@ -72,9 +72,10 @@ def compile_walk(dtype: str, variant: Variant, kinds: int, arch: int) -> Compile
     types = dict.fromkeys(_POINTERS, "*i32") | dict.fromkeys(NUMBERS, "i32")
     types |= {"weights": f"*{dtype}", "arena": f"*{dtype}", "image": "*u8", "result": "*fp32"}
     constants = {"KINDS": kinds, "LOOP": True, "SPINS": SPINS, "SOURCE": -1, **variant.constants}
+    constants["DEPENDENT"] = arch >= DEPENDENT_FROM
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(_POINTERS) if name not in _UNALIGNED}
     source = ASTSource(walk, types | dict.fromkeys(constants, "constexpr"), constants, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options(kinds))
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=variant.options(kinds, arch))
 
 
 def table() -> Iterator[MachineCode]:
@@ -82,7 +83,7 @@ def table() -> Iterator[MachineCode]:
     for dtype, variants in VARIANTS.items():
         for variant in variants:
             for kinds in KINDS:
-                for arch in ARCHITECTURES:
+                for arch in ARCHITECTURES if has_kernels(dtype, kinds) else ():
                     yield read(dtype, variant, kinds, arch)
 
 

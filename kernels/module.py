@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from inception_engine.kernels import tiles
+from inception_engine.kernels.record import fence
 from inception_engine.kernels.walk import STATUS, STRIDE
 
 _STRIDE: tl.constexpr = tl.constexpr(STRIDE)
@@ -101,7 +101,7 @@ def _wait(p_counter, target, state, SPINS: tl.constexpr):
     if tl.atomic_add(p_counter, 0, sem="acquire") < target:
         tl.atomic_max(state + _STATUS, 1)
     tl.debug_barrier()
-    tiles.fence("fence.proxy.async")
+    fence("fence.proxy.async")
 
 
 @triton.jit(do_not_specialize=["batch"])
@@ -151,7 +151,7 @@ def module(
                         _store(r, C3 + C5, sums, bias, o_rows, o_rows < end, i_tile * BN, C3 + C5, REDUCED)
                     else:
                         _pool(x, p, i_row, end, (i_tile - T_R) * (BN // 2), H, W, C, BM, BN // 2)
-                tiles.fence("fence.proxy.async")
+                fence("fence.proxy.async")
                 tl.debug_barrier()
                 tl.atomic_add(p_counter, 1, sem="release")
         else:

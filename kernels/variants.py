@@ -6,17 +6,22 @@ A plan says which tile each op has. The rest is chosen here, as data.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 # Bits of plan_format.h's kinds; bit 7: convolutions whose runs of channels are no whole panels (the folded stem); bit
-# 0: storing the caller's result. Code that a launch does not need costs registers; a kernel for each need compilation.
+# 8: those whose K is cut into parts; bit 0: storing the caller's result. Code that a launch does not need costs
+# registers; a kernel for each need compilation.
 KINDS = {
     "module": 1 << 2 | 1 << 3,  # CONV, MAX_POOL: what an Inception module holds
-    "network": 0b11111111,
+    "network": 0b0_1111_1111,
+    "parts": 0b1_1111_1111,
 }
 
+
+# From this compute capability on a launch may begin while the one before it ends.
+DEPENDENT_FROM = 90
 
 # From so many pixels (of a plan's largest batch) on, Inception modules take the kernel ``module`` of sm_90 and newer
 # instead of ``walk``. Never yet: no GPU has measured where it is faster.
@@ -28,8 +33,8 @@ class Variant:
     """``rows``, ``columns``: sides that its tiles may have. ``block_depth``: of a step of K. ``stages``: steps in
     flight.
 
-    ``registers``: of a thread at most, in kernels that have all kinds; 0: as the compiler likes. Left alone it stays at
-    128 before sm_90, for a second block on a multiprocessor, and spills three numbers.
+    ``registers``: by name in KINDS, of a thread at most, from each architecture on; without: as the compiler likes,
+    which spills rather than take more than 128, for a second block on a multiprocessor.
 
     ``warps``: of a block. ``blocks_per_sm``: how many blocks a grid has for each multiprocessor; any number is right.
     """
@@ -39,7 +44,7 @@ class Variant:
     block_depth: int
     stages: int
     warps: int
-    registers: int = 0
+    registers: Mapping[str, Mapping[int, int]] = field(default_factory=dict, hash=False)
     blocks_per_sm: int = 2
 
     @property
@@ -53,18 +58,27 @@ class Variant:
             "PRECISION": "ieee",
         }
 
-    def options(self, kinds: int) -> dict[str, int]:
-        """Triton's compile options."""
+    def options(self, kinds: int, arch: int) -> dict[str, int]:
+        """Triton's compile options for compute capability ``arch`` (80 to 120)."""
         options = {"num_warps": self.warps, "num_stages": self.stages}
-        return (
-            options | {"maxnreg": self.registers} if self.registers and kinds == KINDS["network"] else options
-        )
+        (name,) = (name for name, bits in KINDS.items() if bits == kinds)
+        known = [number for first, number in sorted(self.registers.get(name, {}).items()) if first <= arch]
+        return options | {"maxnreg": known[-1]} if known else options
 
 
+# The least without a spill. 128 leave room for a second block of eight warps.
+_REGISTERS = {
+    "network": {80: 136, 90: 128, 100: 136},
+    "parts": {80: 128, 89: 152, 90: 128, 100: 152, 120: 128},
+}
 # By dtype, the first that has all tiles of a launch is taken.
 VARIANTS: dict[str, tuple[Variant, ...]] = {
-    "fp16": (Variant(rows=(32, 64), columns=(32, 64), block_depth=32, stages=4, warps=8, registers=136),),
-    "bf16": (Variant(rows=(32, 64), columns=(32, 64), block_depth=32, stages=4, warps=8, registers=136),),
+    "fp16": (
+        Variant(rows=(32, 64), columns=(32, 64), block_depth=32, stages=4, warps=8, registers=_REGISTERS),
+    ),
+    "bf16": (
+        Variant(rows=(32, 64), columns=(32, 64), block_depth=32, stages=4, warps=8, registers=_REGISTERS),
+    ),
     "fp32": (Variant(rows=(32, 64), columns=(32, 64), block_depth=32, stages=3, warps=8),),
 }
 
@@ -83,6 +97,11 @@ def variant(dtype: str, rows: Collection[int], columns: Collection[int]) -> Vari
         if {*rows} <= {*tuned.rows} and {*columns} <= {*tuned.columns}:
             return tuned
     return Variant(rows=tuple(rows), columns=tuple(columns), block_depth=32, stages=2, warps=4)
+
+
+def has_kernels(dtype: str, kinds: str) -> bool:
+    """Whether there is a kernel for these of KINDS: K is cut for the sake of tensor cores, which float32 has not."""
+    return kinds != "parts" or dtype != "fp32"
 
 
 def kinds_for(kinds: int) -> int:

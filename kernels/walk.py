@@ -2,8 +2,9 @@
 
     while there is a ticket:
         task = tasks[ticket]
+        read the op's record, ask for the weights: neither changes in a run
         wait until each of its counters has reached its target
-        out[rows, columns] = op(in[rows that the windows touch])       (what an op computes: tiles.py)
+        out[rows, columns] = op(in[rows that the windows touch])       (convolution.py, tiles.py)
         add one to the counter that it signals
 
 Why it is right. Producer: store, barrier (all threads of the block have stored), one release add. Consumer: poll
@@ -22,6 +23,9 @@ its ticket and the number of its blocks that are done.
 A run leaves counters and tickets as it found them: zero. The last block of a launch to be done (no other will look
 again) sets the ticket back, and in a run's last launch the counters too. So a run is its launches and nothing else,
 and a CUDA graph can repeat it.
+
+From sm_90 on a launch may begin while the one before it ends (programmatic dependent launch): each block waits for that
+one before it touches arena, state or result.
 """
 
 from __future__ import annotations
@@ -29,12 +33,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 from inception_engine.kernels import tiles
+from inception_engine.kernels.convolution import conv, fetch_weights
+from inception_engine.kernels.record import fence, load64, read
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 STRIDE = 32  # words between two counters: 128 bytes
 STATUS = 0  # word of the state; counter i lies at STRIDE * (i + 1)
 
 # Kinds of plan_format.h, and bits of KINDS: which of them a kernel has. RAGGED: a convolution whose runs are no
-# multiple of 16 elements (the folded stem), which needs a loop of its own. EXPORTS: whether it stores ``result``.
+# multiple of 16 elements (the folded stem), which needs a loop of its own. PARTS: one whose K is cut. EXPORTS: whether
+# it stores ``result``.
 INPUT: tl.constexpr = tl.constexpr(1)
 CONV: tl.constexpr = tl.constexpr(2)
 MAX_POOL: tl.constexpr = tl.constexpr(3)
@@ -49,6 +57,7 @@ _HAS_AVERAGE_POOL: tl.constexpr = tl.constexpr(1 << 4)
 _HAS_LRN: tl.constexpr = tl.constexpr(1 << 5)
 _HAS_SOFTMAX: tl.constexpr = tl.constexpr(1 << 6)
 _HAS_RAGGED: tl.constexpr = tl.constexpr(1 << 7)
+_HAS_PARTS: tl.constexpr = tl.constexpr(1 << 8)
 _STRIDE: tl.constexpr = tl.constexpr(STRIDE)
 _STATUS: tl.constexpr = tl.constexpr(STATUS)
 
@@ -86,7 +95,7 @@ def _wait(p_waits, count, state, SPINS: tl.constexpr):
         if missing > 0:
             tl.atomic_max(state + _STATUS, 1)
     if count > 0:
-        tiles.fence("fence.acq_rel.gpu")
+        fence("fence.acq_rel.gpu")
     tl.debug_barrier()
 
 
@@ -99,54 +108,58 @@ def _rows(begin, end, BM: tl.constexpr):
 
 @triton.jit
 def _task(
-    p_op, row, end, column, weights, source, out, image, pixels, KINDS: tl.constexpr, ROWS: tl.constexpr,
+    op, row, end, column, weights, source, out, place, image, pixels, KINDS: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of rows [row, end). ``source``: (first element, pitch); ``out``: (first element, pitch, columns with
-    padding). A product is computed in one piece, all else in blocks that take few registers."""
-    kind = tl.load(p_op)
+    padding); ``place``: see ``conv``. A product is computed in one piece, all else in blocks that take few registers.
+    Returns whether the tile is finished."""
     # Multiples of 16, the loader proved. Triton sees that in a product with a constant, and loads and stores 16 bytes
     # at once; tl.multiple_of is lost on the way into a function.
     whole = (source[0], source[1] // 16 * 16)
     quads = (source[0], source[1] // 4 * 4)
     to = (out[0], out[1] // 16 * 16, out[2] // 16 * 16)
-    column, tile_columns = column // 16 * 16, tl.load(p_op + 22)
+    column, tile_columns = column // 16 * 16, op.tile_columns
     last = tl.minimum((column + tile_columns) // 16 * 16, to[2])
-    if _HAS_RAGGED & KINDS and (kind == CONV) & (tl.load(p_op + 4) % 16 != 0):
+    PARTS: tl.constexpr = (_HAS_PARTS & KINDS) > 0
+    finished = tl.full((), 1, tl.int1)
+    if _HAS_RAGGED & KINDS and (op.kind == CONV) & (op.channels % 16 != 0):
         # In one size, the largest, for there is one such op in a network and each size of it takes registers.
         BM: tl.constexpr = 128 if ROWS >= 128 else (64 if ROWS >= 64 else (32 if ROWS >= 32 else 16))
         BN: tl.constexpr = 128 if COLUMNS >= 128 else (64 if COLUMNS >= 64 else (32 if COLUMNS >= 32 else 16))
         o_columns = column + tl.arange(0, BN)
         out = (to[0], to[1], last)
-        tiles.conv(
-            p_op, weights, quads, out, _rows(row, end, BM), o_columns, True, BM, BN, BK, STAGES, PRECISION
-        )
-    elif kind == CONV:
+        conv(
+            op, weights, quads, out, _rows(row, end, BM), o_columns, place, True, False, BM, BN, BK, STAGES, PRECISION
+        )  # fmt: skip
+    elif op.kind == CONV:
         for i in tl.static_range(4, 8):
             for j in tl.static_range(4, 8):
                 if (ROWS >> i) % 2 == 1 and (COLUMNS >> j) % 2 == 1:  # noqa: SIM102
-                    if (tl.load(p_op + 21) == 1 << i) & (tile_columns == 1 << j):
+                    if (op.tile_rows == 1 << i) & (tile_columns == 1 << j):
                         rows, o_columns = _rows(row, end, 1 << i), column + tl.arange(0, 1 << j)
-                        tiles.conv(
-                            p_op, weights, whole, to, rows, o_columns, False, 1 << i, 1 << j, BK, STAGES, PRECISION
+                        finished = conv(
+                            op, weights, whole, to, rows, o_columns, place, False, PARTS, 1 << i, 1 << j, BK, STAGES,
+                            PRECISION,
                         )  # fmt: skip
-    elif _HAS_INPUT & KINDS and kind == INPUT:
+    elif _HAS_INPUT & KINDS and op.kind == INPUT:
         for i in range(row, end, 64):
-            tiles.image(p_op, weights, image, pixels, out, _rows(i, end, 64))
-    elif _HAS_LRN & KINDS and kind == LRN:
+            tiles.image(op, weights, image, pixels, out, _rows(i, end, 64))
+    elif _HAS_LRN & KINDS and op.kind == LRN:
         for i in range(row, end, 32):
-            tiles.lrn(p_op, whole, to, _rows(i, end, 32), 32, 64)
-    elif _HAS_SOFTMAX & KINDS and kind == SOFTMAX:
+            tiles.lrn(op, whole, to, _rows(i, end, 32), 32, 64)
+    elif _HAS_SOFTMAX & KINDS and op.kind == SOFTMAX:
         for i in range(row, end, 32):
-            tiles.softmax(p_op, whole, to, _rows(i, end, 32), 32, 64)
+            tiles.softmax(op, whole, to, _rows(i, end, 32), 32, 64)
     else:
         for i in range(row, end, 32):
             for c in range(column, last, 64):
                 rows, o_columns = _rows(i, end, 32), c // 16 * 16 + tl.arange(0, 64)
-                if _HAS_MAX_POOL & KINDS and kind == MAX_POOL:
-                    tiles.pool(p_op, whole, to, rows, o_columns, last, True, 32, 64, STAGES)
-                elif _HAS_AVERAGE_POOL & KINDS and kind == AVERAGE_POOL:
-                    tiles.pool(p_op, whole, to, rows, o_columns, last, False, 32, 64, STAGES)
+                if _HAS_MAX_POOL & KINDS and op.kind == MAX_POOL:
+                    tiles.pool(op, whole, to, rows, o_columns, last, True, 32, 64, STAGES)
+                elif _HAS_AVERAGE_POOL & KINDS and op.kind == AVERAGE_POOL:
+                    tiles.pool(op, whole, to, rows, o_columns, last, False, 32, 64, STAGES)
+    return finished
 
 
 @triton.jit
@@ -165,7 +178,7 @@ def walk(
     tasks, waits, ops, buffers, weights, arena, image, state, p_ticket, result, first, count, batch, pixels, counters,
     result_buffer, result_channel, result_channels,
     KINDS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-    PRECISION: tl.constexpr, LOOP: tl.constexpr, SPINS: tl.constexpr, SOURCE: tl.constexpr,
+    PRECISION: tl.constexpr, LOOP: tl.constexpr, SPINS: tl.constexpr, SOURCE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Tasks [first, first + count) of the table, for a batch of images; the grid may have any size.
 
@@ -178,45 +191,61 @@ def walk(
     softmax have any columns. ``LOOP``: whether a block takes tickets until there are none, or one.
     ``SOURCE``: a buffer that lies at ``image``, in the arena's dtype, and not in the arena; or -1. Where there is one,
     ``result_buffer`` lies at ``result`` in the same way, and nothing is stored as float32.
+    ``DEPENDENT``: whether it may be launched before the launch in front of it has ended; sm_90 and newer.
     """
     SIZE: tl.constexpr = arena.dtype.element_ty.primitive_bitwidth // 8
+    if DEPENDENT:
+        gdc_wait()
+        gdc_launch_dependents()
     ticket = tl.atomic_add(p_ticket, 1, sem="relaxed")
     while ticket < count:
         p_task = tasks + (first + ticket) * 8
-        i_op, row, column = tl.load(p_task), tl.load(p_task + 1), tl.load(p_task + 2)
-        _wait(waits + 2 * tl.load(p_task + 3), tl.load(p_task + 4), state, SPINS)
+        i_op, row, column, part = (
+            tl.load(p_task),
+            tl.load(p_task + 1),
+            tl.load(p_task + 2),
+            tl.load(p_task + 6),
+        )
+        p_waits, wait_count, signal = (
+            waits + 2 * tl.load(p_task + 3),
+            tl.load(p_task + 4),
+            tl.load(p_task + 5),
+        )
         p_op = ops + tl.maximum(i_op, 0) * 48
-        all_rows = batch * tl.load(p_op + 11) * tl.load(p_op + 12)
-        if (i_op >= 0) & (row < all_rows):  # not a JOIN, nor a tile of images that this batch does not have
-            i_in, i_out = tl.load(p_op + 2), tl.load(p_op + 5)
-            if _HAS_INPUT & KINDS:
-                i_in = tl.where(tl.load(p_op) == INPUT, 0, i_in)  # it reads no buffer
-            p_in, p_out = buffers + i_in * 8, buffers + i_out * 8
-            # Slices begin at multiples of 16 elements.
-            o_in = (tiles.load64(p_in) // SIZE + tl.load(p_op + 3)) // 16 * 16
-            o_out = (tiles.load64(p_out) // SIZE + tl.load(p_op + 6)) // 16 * 16
-            p_source = arena + o_in
-            if SOURCE >= 0:
-                p_source = tl.where(i_in == SOURCE, image + tl.load(p_op + 3) // 16 * 16, p_source)
-            p_target = arena + o_out
-            if SOURCE >= 0:
-                p_target = tl.where(i_out == result_buffer, result + tl.load(p_op + 6) // 16 * 16, p_target)
-            source, out = (
-                (p_source, tl.load(p_in + 3)),
-                (p_target, tl.load(p_out + 3), tl.load(p_op + 8)),
-            )
-            end = tl.minimum(row + tl.load(p_op + 21), all_rows)
-            _task(
-                p_op, row, end, column, weights, source, out, image, pixels, KINDS, ROWS, COLUMNS, BK, STAGES,
+        op = read(p_op)
+        i_in, i_out = tl.load(p_op + 2), tl.load(p_op + 5)
+        if _HAS_INPUT & KINDS:
+            i_in = tl.where(op.kind == INPUT, 0, i_in)  # it reads no buffer
+        p_in, p_out = buffers + i_in * 8, buffers + i_out * 8
+        # Slices begin at multiples of 16 elements.
+        o_in = (load64(p_in) // SIZE + tl.load(p_op + 3)) // 16 * 16
+        o_out = (load64(p_out) // SIZE + tl.load(p_op + 6)) // 16 * 16
+        p_source, p_target = arena + o_in, arena + o_out
+        if SOURCE >= 0:
+            p_source = tl.where(i_in == SOURCE, image + tl.load(p_op + 3) // 16 * 16, p_source)
+            p_target = tl.where(i_out == result_buffer, result + tl.load(p_op + 6) // 16 * 16, p_target)
+        source, out = (p_source, tl.load(p_in + 3)), (p_target, tl.load(p_out + 3), op.out_padded)
+        place = (arena, buffers, state, row, column, part)
+        all_rows = batch * op.out_h * op.out_w
+        runs = (i_op >= 0) & (
+            row < all_rows
+        )  # not a JOIN, nor a tile of images that this batch does not have
+        # Other rows' tiles find in L2 what the first one's have asked for.
+        if runs & (op.kind == CONV) & (row == 0):
+            fetch_weights(op, weights, column, part)
+        _wait(p_waits, wait_count, state, SPINS)
+        if runs:
+            end = tl.minimum(row + op.tile_rows, all_rows)
+            finished = _task(
+                op, row, end, column, weights, source, out, place, image, pixels, KINDS, ROWS, COLUMNS, BK, STAGES,
                 PRECISION,
             )  # fmt: skip
-            if _EXPORTS & KINDS and i_out == result_buffer:
+            if _EXPORTS & KINDS and (i_out == result_buffer) & finished:
                 tl.debug_barrier()  # the whole tile is stored
                 shift = tl.load(p_op + 6) - result_channel
                 for i in range(row, end, 32):
-                    tiles.export(p_op, column, out, result, shift, result_channels, _rows(i, end, 32))
+                    tiles.export(op, column, out, result, shift, result_channels, _rows(i, end, 32))
         tl.debug_barrier()
-        signal = tl.load(p_task + 5)
         if signal >= 0:
             tl.atomic_add(state + _STRIDE + signal * _STRIDE, 1, sem="release")
         ticket = count

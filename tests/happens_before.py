@@ -13,6 +13,7 @@ from math import gcd
 from tests.plans import (
     CONV,
     ELEMENT_BYTES,
+    FP32,
     INPUT,
     LRN,
     NONE,
@@ -20,10 +21,15 @@ from tests.plans import (
     SOFTMAX,
     Program,
     Record,
+    buffer_bytes,
     is_folded,
+    part_count,
+    task_grid,
+    tile_grid,
 )
 
-Masks = tuple[int, int]  # bit sets of arena addresses that are read and written, in units of `_unit` bytes
+# Bit sets of arena addresses, in units of `_unit` bytes: read; written; of these, the sums of parts of K.
+Masks = tuple[int, int, int]
 
 
 class Hazard(Exception):
@@ -72,7 +78,7 @@ class Accesses:
     def of(self, task: Record, batch: int) -> Masks:
         """Addresses that the task reads and writes in a run of ``batch`` images. Raises Hazard outside a buffer."""
         if task.op == NONE:
-            return 0, 0
+            return 0, 0, 0
         op = self.program.ops[task.op]
         begin = task.row
         end = min(begin + op.tile_rows, batch * op.out_h * op.out_w)
@@ -88,7 +94,21 @@ class Accesses:
             )
             if op.kind != INPUT and channel < channel_end:
                 reads |= self.window(task.op, row, channel, channel_end, batch)
-        return reads, writes
+        parts = self.parts(task, op) if op.part_depth and begin < end else 0
+        return reads, writes | parts, parts
+
+    def parts(self, task: Record, op: Record) -> int:
+        """Addresses of all parts of the task's tile: it stores one, and reads them all if it is the last to come."""
+        across = -(-op.out_padded // op.tile_columns)
+        tile = task.row // op.tile_rows * across + task.column // op.tile_columns
+        size = part_count(op) * op.tile_rows * op.tile_columns * ELEMENT_BYTES[FP32]
+        if (tile + 1) * size > buffer_bytes(self.program, op.part_buffer):
+            raise Hazard(f"the parts of op {task.op} lie outside buffer {op.part_buffer}")
+        begin = self.program.buffers[op.part_buffer].offset + tile * size
+        if begin + size > self.program.header.arena_bytes:
+            raise Hazard(f"buffer {op.part_buffer} leaves the arena")
+        begin, end = begin // self.unit, (begin + size) // self.unit
+        return ((1 << (end - begin)) - 1) << begin
 
     def window(self, index: int, row: int, channel: int, channel_end: int, batch: int) -> int:
         """Addresses of channels [channel, channel_end), counted from in_channel, under one output pixel's window."""
@@ -138,7 +158,30 @@ class Accesses:
 
 def _unit(program: Program) -> int:
     """The largest number of bytes that divides every address, so that the bit sets are small."""
-    return gcd(*(gcd(b.offset, ELEMENT_BYTES[b.dtype]) for b in program.buffers))
+    sums = [ELEMENT_BYTES[FP32] for op in program.ops if op.part_depth]
+    return gcd(*sums, *(gcd(b.offset, ELEMENT_BYTES[b.dtype]) for b in program.buffers))
+
+
+def check_parts(program: Program) -> None:
+    """Raises Hazard unless the last part of a tile to come is known as that, and finds all others."""
+    signalled = {task.signal for task in program.tasks}
+    arrivals: set[int] = set()
+    for index, op in enumerate(program.ops):
+        if not op.part_depth:
+            continue
+        tasks = sorted((t.row, t.column, t.part) for t in program.tasks if t.op == index)
+        if tasks != task_grid(op, program.header.max_batch):
+            raise Hazard(f"op {index} lacks parts, or has some twice")
+        tiles = len(tile_grid(op, program.header.max_batch))
+        own = set(range(op.first_arrival, op.first_arrival + tiles))
+        if own & (arrivals | signalled) or max(own) >= program.header.counter_count:
+            raise Hazard(f"arrivals of op {index} are counted with something else")
+        arrivals |= own
+
+
+def _same_tile(first: Record, second: Record) -> bool:
+    """Whether two tasks are parts of one tile: its arrivals say which of them reads and goes on."""
+    return (first.op, first.row, first.column) == (second.op, second.row, second.column)
 
 
 def check_weights(program: Program) -> None:
@@ -161,17 +204,19 @@ def check(program: Program) -> None:
     """Raises Hazard unless every run of the program, with any batch and any workers, computes what the ops say."""
     before = happens_before(program)
     check_weights(program)
+    check_parts(program)
     accesses = Accesses(program)
     tasks = program.tasks
     for batch in range(program.header.max_batch, 0, -1):
         touched = [accesses.of(task, batch) for task in tasks]
-        for second, (reads, writes) in enumerate(touched):
+        for second, (reads, writes, _) in enumerate(touched):
             unordered = ~before[second] & ((1 << second) - 1)
             while unordered:
                 first = unordered.bit_length() - 1
                 unordered ^= 1 << first
-                first_reads, first_writes = touched[first]
-                if first_writes & (reads | writes) or first_reads & writes:
+                first_reads, first_writes, _ = touched[first]
+                conflict = first_writes & (reads | writes) or first_reads & writes
+                if conflict and not _same_tile(tasks[first], tasks[second]):
                     raise Hazard(f"batch {batch}: tasks {first} and {second} conflict and are not ordered")
             task = tasks[second]
             if reads & writes:
@@ -201,7 +246,8 @@ def _check_source(
     for number in range(end - 1, -1, -1):
         written = touched[number][1] & reads
         if written:
-            if program.ops[program.tasks[number].op].out_buffer != buffer:
+            other = program.ops[program.tasks[number].op].out_buffer != buffer
+            if other or touched[number][2] & written:
                 raise Hazard(f"{reader} reads what task {number} wrote into another buffer")
             reads ^= written
             if not reads:

@@ -70,10 +70,11 @@ OP = Layout(
     "kind flags in_buffer in_channel in_channels out_buffer out_channel out_channels out_padded "
     "in_h in_w out_h out_w kernel_h kernel_w stride_h stride_w pad_top pad_left pad_bottom pad_right "
     "tile_rows tile_columns packing lrn_size lrn_alpha:f lrn_beta:f lrn_k:f name name_bytes module module_bytes "
-    "weight_offset:Q weight_bytes:Q bias_offset:Q nominal_macs:Q reserved:32s"
+    "weight_offset:Q weight_bytes:Q bias_offset:Q nominal_macs:Q "
+    "part_depth part_buffer first_arrival reserved:20s"
 )
 LAUNCH = Layout("first_task task_count mode name name_bytes reserved:12s")
-TASK = Layout("op row column wait_begin wait_count signal reserved:8s")
+TASK = Layout("op row column wait_begin wait_count signal part reserved:4s")
 WAIT = Layout("counter target")
 TABLES = {
     "buffers": BUFFER,
@@ -214,6 +215,27 @@ def tile_grid(op: Record, max_batch: int) -> list[tuple[int, int]]:
     return [(r, c) for r in range(0, rows, op.tile_rows) for c in range(0, op.out_padded, op.tile_columns)]
 
 
+def part_count(op: Record) -> int:
+    """Parts of K, and so tasks of each tile."""
+    depth = op.kernel_h * op.kernel_w * op.in_channels
+    return -(-depth // op.part_depth) if op.part_depth else 1
+
+
+def task_grid(op: Record, max_batch: int) -> list[tuple[int, int, int]]:
+    """(row, column, part) of every task of the op."""
+    return [(*tile, part) for tile in tile_grid(op, max_batch) for part in range(part_count(op))]
+
+
+def buffers_used(op: Record) -> set[int]:
+    """What the op reads and writes."""
+    read = {op.in_buffer} if op.kind != INPUT else set()
+    return {op.out_buffer} | read | ({op.part_buffer} if op.part_depth else set())
+
+
+def buffers_written(op: Record) -> set[int]:
+    return {op.out_buffer} | ({op.part_buffer} if op.part_depth else set())
+
+
 def lines_read(op: Record, row: int, end: int) -> tuple[int, int]:
     """Lines (image * in_h + y) from the first to the last that output rows [row, end) touch, both inclusive."""
     pixels = op.out_h * op.out_w
@@ -248,8 +270,9 @@ class Builder:
         )
         self.program = Program(header)
 
-    def buffer(self, rows: int, pitch: int) -> int:
-        self.program.buffers.append(BUFFER.new(rows=rows, pitch=pitch, dtype=self.program.header.dtype))
+    def buffer(self, rows: int, pitch: int, dtype: int = 0) -> int:
+        dtype = dtype or self.program.header.dtype
+        self.program.buffers.append(BUFFER.new(rows=rows, pitch=pitch, dtype=dtype))
         return len(self.program.buffers) - 1
 
     def op(self, kind: int, in_buffer: int, out_buffer: int, **fields: Any) -> int:
@@ -288,6 +311,9 @@ class Builder:
             program.weight_bytes = max(program.weight_bytes, op.weight_bytes)
         elif kind == LRN:
             op.lrn_size, op.lrn_alpha, op.lrn_beta, op.lrn_k = 5, 1e-4, 0.75, 1.0
+        if op.part_depth:
+            rows = len(task_grid(op, header.max_batch)) * op.tile_rows
+            op.part_buffer = self.buffer(-(-rows // header.max_batch), op.tile_columns, FP32)
         program.ops.append(op)
         return len(program.ops) - 1
 
@@ -321,9 +347,8 @@ def arrange(program: Program, rng: random.Random | None) -> None:
     """Places buffers one behind the other, or, by ``rng``, over buffers that no later op touches."""
     uses: dict[int, list[int]] = {index: [] for index in range(len(program.buffers))}
     for number, op in enumerate(program.ops):
-        uses[op.out_buffer].append(number)
-        if op.kind != INPUT:
-            uses[op.in_buffer].append(number)
+        for buffer in buffers_used(op):
+            uses[buffer].append(number)
     read_at_end = {output.buffer for output in program.outputs}
     end = 0
     placed: list[int] = []
@@ -362,6 +387,7 @@ class _Draft:
     op: int
     row: int
     column: int
+    part: int
     launch: int
     signal: int
     waits: set[int]
@@ -418,11 +444,14 @@ def schedule(program: Program, rng: random.Random | None) -> None:
             begin, end = writer.out_channel, writer.out_channel + writer.out_padded
             if read and begin < op.in_channel + span and op.in_channel < end and not chance(0.02):
                 waits_for_op[other] = "tiles" if not rng else rng.choice(("tiles", "tiles", "op", "join"))
-            touched = {writer.out_buffer} | ({writer.in_buffer} if writer.kind != INPUT else set())
-            if touched & set(overlapping(program, op.out_buffer)) and not chance(0.2):
+            shared = {other for buffer in buffers_written(op) for other in overlapping(program, buffer)}
+            if buffers_used(writer) & shared and not chance(0.2):
                 waits_for_op[other] = "op" if not rng else rng.choice(("op", "join"))
         own = set(chain.from_iterable(rows_signal[number]))
-        for row, column in tile_grid(op, batch):
+        if op.part_depth:
+            op.first_arrival = counters
+            counters += len(tile_grid(op, batch))
+        for row, column, part in task_grid(op, batch):
             waits: set[int] = set()
             for other, how in waits_for_op.items():
                 signals, join = rows_signal[other], joins[other]
@@ -438,17 +467,19 @@ def schedule(program: Program, rng: random.Random | None) -> None:
                     waits |= set(chain.from_iterable(signals))
             waits -= own
             signal = rows_signal[number][row // op.tile_rows][column // op.tile_columns]
-            drafts.append(_Draft(number, row, column, launch, signal, waits))
+            drafts.append(_Draft(number, row, column, part, launch, signal, waits))
         joins.append(None)
         if chance(0.4):
-            drafts.append(_Draft(NONE, 0, 0, launch, counters, own))
+            drafts.append(_Draft(NONE, 0, 0, 0, launch, counters, own))
             joins[number] = counters
             counters += 1
 
     if chance(0.5):
         assert rng is not None
         drafts = _shuffled(drafts, rng)
-    program.tasks = [TASK.new(op=d.op, row=d.row, column=d.column, signal=d.signal) for d in drafts]
+    program.tasks = [
+        TASK.new(op=d.op, row=d.row, column=d.column, part=d.part, signal=d.signal) for d in drafts
+    ]
     program.set_wait_lists([[WAIT.new(counter=c) for c in sorted(d.waits)] for d in drafts])
     program.retarget()
     program.header.counter_count = counters
@@ -482,7 +513,7 @@ def _shuffled(drafts: list[_Draft], rng: random.Random) -> list[_Draft]:
 IMAGE, CONV_3X3, NORM, POOL, CONV_1X1, MEAN, CLASSIFIER, PROBABILITIES = range(8)
 
 
-def small_program(max_batch: int = 2) -> Program:
+def small_program(max_batch: int = 2, part_depth: int = 0) -> Program:
     """Each kind of op once or twice: the head of a network, two branches that are concatenated, a classifier.
 
     4 x 4 x 3 image -> 3 x 3 convolution, 20 channels -> LRN -> 2 x 2 / 2 max-pool beside a 1 x 1 / 2 convolution,
@@ -490,7 +521,8 @@ def small_program(max_batch: int = 2) -> Program:
     one of 2 x 2.
     """
     build = Builder((3, 4, 4), max_batch)
-    pitches = ((16, 3), (16, 20), (16, 20), (4, 36), (1, 36), (1, 5), (1, 5))
+    joined_pitch = 48 if part_depth else 36
+    pitches = ((16, 3), (16, 20), (16, 20), (4, joined_pitch), (1, joined_pitch), (1, 5), (1, 5))
     image, hidden, normal, joined, mean, logits, softmax = (build.buffer(*sizes) for sizes in pitches)
     whole = {"in_h": 4, "in_w": 4}
     same = whole | {"pad_top": 1, "pad_left": 1, "pad_bottom": 1, "pad_right": 1}
@@ -499,9 +531,11 @@ def small_program(max_batch: int = 2) -> Program:
     build.op(CONV, image, hidden, kernel_h=3, kernel_w=3, tile_rows=8, tile_columns=16, **same)
     build.op(LRN, hidden, normal, tile_rows=8, **whole)
     build.op(MAX_POOL, normal, joined, kernel_h=2, kernel_w=2, tile_rows=2, **half)
-    build.op(CONV, normal, joined, out_channel=20, out_channels=16, tile_rows=2, flags=RELU, **half)
+    build.op(
+        CONV, normal, joined, out_channel=20, out_channels=joined_pitch - 20, tile_rows=2, flags=RELU, **half
+    )
     build.op(AVERAGE_POOL, joined, mean, in_h=2, in_w=2, kernel_h=2, kernel_w=2)
-    build.op(CONV, mean, logits, in_h=1, in_w=1)
+    build.op(CONV, mean, logits, in_h=1, in_w=1, part_depth=part_depth)
     build.op(SOFTMAX, logits, softmax, in_h=1, in_w=1)
     build.output(logits, 1, 1)
     build.output(softmax, 1, 1)

@@ -37,8 +37,12 @@ from tests.plans import (
     Program,
     Record,
     buffer_bytes,
+    buffers_used,
+    buffers_written,
     is_folded,
     overlapping,
+    part_count,
+    task_grid,
     tile_grid,
 )
 
@@ -47,6 +51,7 @@ MAX_WINDOW = 2**10  # of a kernel or a pad
 MAX_ROWS = 2**31  # of a buffer at the maximum batch
 MAX_WORK = 2**44  # multiply-adds
 MAX_OPS_PER_COUNTER = 16
+MAX_PARTS = 64
 
 
 def violations(program: Program) -> set[str]:
@@ -121,7 +126,29 @@ def _op(program: Program, op: Record) -> set[str]:
         return found | {"IE_PLAN_VALUE"}
     if op.in_buffer == op.out_buffer:
         found.add("IE_PLAN_OVERLAP")
-    return found | _geometry(program, op) | _weights(program, op) | _alignment(program, op)
+    return (
+        found | _geometry(program, op) | _weights(program, op) | _alignment(program, op) | _parts(program, op)
+    )
+
+
+def _parts(program: Program, op: Record) -> set[str]:
+    """Parts of K are whole panels, 2 to 64 of them, of a convolution; a buffer of float32 holds them all."""
+    if not op.part_depth:
+        return {"IE_PLAN_VALUE"} if op.part_buffer or op.first_arrival else set()
+    depth = op.kernel_h * op.kernel_w * op.in_channels
+    if op.kind != CONV or op.part_depth >= depth or part_count(op) > MAX_PARTS:
+        return {"IE_PLAN_VALUE"}
+    found = {"IE_PLAN_ALIGNMENT"} if op.part_depth % PANEL or op.in_channels % PANEL else set()
+    if op.part_buffer >= len(program.buffers) or program.buffers[op.part_buffer].dtype != FP32:
+        return found | {"IE_PLAN_VALUE"}
+    rows = program.buffers[op.out_buffer].rows * program.header.max_batch
+    tiles = -(-rows // op.tile_rows) * -(-op.out_padded // op.tile_columns)
+    size = tiles * part_count(op) * op.tile_rows * op.tile_columns * ELEMENT_BYTES[FP32]
+    if tiles > len(program.tasks) or size > buffer_bytes(program, op.part_buffer):
+        found.add("IE_PLAN_BOUNDS")
+    if op.first_arrival + tiles > program.header.counter_count:
+        found.add("IE_PLAN_VALUE")
+    return found
 
 
 def _geometry(program: Program, op: Record) -> set[str]:
@@ -243,6 +270,12 @@ def _tables(program: Program) -> set[str]:
     for index, op in enumerate(ops):
         if _writers(program, op.out_buffer, op.out_channel, op.out_channel + op.out_padded) != [index]:
             found.add("IE_PLAN_OVERLAP")
+        others = (other for other in ops if other is not op)
+        if op.part_depth and (
+            any(op.part_buffer == other.out_buffer for other in ops)
+            or any(other.part_depth and op.part_buffer == other.part_buffer for other in others)
+        ):
+            found.add("IE_PLAN_OVERLAP")
         if op.kind != INPUT and not _written(program, op.in_buffer, *_columns_read(program, op)):
             found.add("IE_PLAN_UNWRITTEN")
     for output in program.outputs:
@@ -280,15 +313,17 @@ def _tables(program: Program) -> set[str]:
         end += task.wait_count
         if task.signal != NONE and task.signal >= program.header.counter_count:
             found.add("IE_PLAN_VALUE")
-        if (task.op != NONE and task.op >= len(ops)) or (task.op == NONE and (task.row or task.column)):
+        if (task.op != NONE and task.op >= len(ops)) or (
+            task.op == NONE and (task.row or task.column or task.part)
+        ):
             found.add("IE_PLAN_VALUE")
     if end != len(program.waits):
         found.add("IE_PLAN_TABLES")
     for index, op in enumerate(ops):
-        tiles = sorted((task.row, task.column) for task in tasks if task.op == index)
+        mine = sorted((task.row, task.column, task.part) for task in tasks if task.op == index)
         rows = program.header.max_batch * op.out_h * op.out_w
-        count = -(-rows // op.tile_rows) * -(-op.out_padded // op.tile_columns)
-        if count != len(tiles) or tiles != tile_grid(op, program.header.max_batch):
+        count = -(-rows // op.tile_rows) * -(-op.out_padded // op.tile_columns) * part_count(op)
+        if count != len(mine) or mine != task_grid(op, program.header.max_batch):
             found.add("IE_PLAN_TILES")
         launches = {
             number
@@ -315,6 +350,13 @@ def _ordering(program: Program) -> set[str]:
     ops_on.pop(NONE, None)
 
     found = set()
+    arrivals: list[int] = []
+    for op in ops:
+        if op.part_depth:
+            tiles = len(tile_grid(op, program.header.max_batch))
+            arrivals += range(op.first_arrival, op.first_arrival + tiles)
+    if len({*arrivals}) < len(arrivals) or {*arrivals} & signallers.keys():
+        found.add("IE_PLAN_COUNTER")
     for number, waited in enumerate(waits):
         for wait in waited:
             sources = signallers.get(wait.counter, 0)
@@ -342,16 +384,21 @@ def _ordering(program: Program) -> set[str]:
         counters = {wait.counter for wait in waits[number]}
         if op.kind != INPUT and not _reads_are_waited_for(program, task, counters, complete[number]):
             found.add("IE_PLAN_MISSING_WAIT")
-        for other in overlapping(program, op.out_buffer):
-            if _first_writer(program, other) < _first_writer(program, op.out_buffer):
-                users = {i for i, user in enumerate(ops) if other in (user.out_buffer, user.in_buffer)}
-                if not users <= complete[number]:
+        for buffer in buffers_written(op):
+            for other in overlapping(program, buffer):
+                if _first_writer(program, other) < _first_writer(program, buffer):
+                    users = {i for i, user in enumerate(ops) if other in buffers_used(user)}
+                    if not users <= complete[number]:
+                        found.add("IE_PLAN_REUSE")
+                elif (
+                    _first_writer(program, other) == task.op
+                ):  # its own sums and result: neither is the older
                     found.add("IE_PLAN_REUSE")
     return found
 
 
 def _first_writer(program: Program, buffer: int) -> float:
-    return next((i for i, op in enumerate(program.ops) if op.out_buffer == buffer), math.inf)
+    return next((i for i, op in enumerate(program.ops) if buffer in buffers_written(op)), math.inf)
 
 
 def _complete(program: Program, signallers: dict[int, int], tasks_of: list[int]) -> list[set[int]]:

@@ -142,6 +142,9 @@ def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
             "tile_rows": tile_rows,
             "tile_columns": columns * PANEL,
         }
+        steps = fields["kernel_h"] * fields["kernel_w"] * channels // PANEL
+        if kind == CONV and channels % PANEL == 0 and steps > 1 and rng.random() < 0.6:
+            fields["part_depth"] = PANEL * rng.randint(max(1, steps // 6), steps - 1)
         build.op(kind, source.buffer, buffer, in_h=source.height, in_w=source.width, **fields)
         values.append(_Value(buffer, begin, padded, height, width))
         begin += padded
@@ -404,6 +407,37 @@ def change_batch(program: Program, rng: random.Random) -> None:
     program.header.max_batch = max(0, program.header.max_batch + rng.choice((-1, 1)))
 
 
+def change_parts(program: Program, rng: random.Random) -> None:
+    """Of an op whose K is cut, if there is one: where its parts lie or arrive, how long they are, or which one a task
+    computes."""
+    cut = [number for number, op in enumerate(program.ops) if op.part_depth]
+    op = program.ops[rng.choice(cut)] if cut else rng.choice(program.ops)
+    tasks = [task for task in program.tasks if task.op in cut] or program.tasks
+    record, name = rng.choice(
+        (
+            (op, "part_depth"),
+            (op, "part_buffer"),
+            (op, "first_arrival"),
+            (rng.choice(tasks), "part"),
+            (rng.choice(program.tasks), "part"),
+        )
+    )
+    step = PANEL if name == "part_depth" and rng.random() < 0.8 else 1
+    setattr(record, name, max(0, getattr(record, name) + step * rng.choice((-1, 1))))
+
+
+def exchange_parts(program: Program, rng: random.Random) -> None:
+    """Two ops share a place or counters for their parts, or two tasks of one swap theirs."""
+    cut = [op for op in program.ops if op.part_depth]
+    if cut:
+        name = rng.choice(("part_buffer", "first_arrival"))
+        setattr(rng.choice(cut), name, getattr(rng.choice(cut), name))
+    tasks = [task for task in program.tasks if task.part]
+    if tasks:
+        first, second = rng.choice(tasks), rng.choice(program.tasks)
+        first.part, second.part = second.part, first.part
+
+
 def join_launches(program: Program, rng: random.Random) -> None:
     if len(program.launches) > 1:
         first = rng.randrange(len(program.launches) - 1)
@@ -471,6 +505,9 @@ MUTATIONS: tuple[Callable[[Program, random.Random], None], ...] = (
     join_launches,
     cut_launch,
     change_ranges,
+    change_parts,
+    change_parts,
+    exchange_parts,
 )
 
 

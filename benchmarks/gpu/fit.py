@@ -13,7 +13,7 @@ from benchmarks.gpu.cases import NetworkCase
 from benchmarks.gpu.launches import KERNELS
 from benchmarks.gpu.runners import jit
 from benchmarks.gpu.stage import Job, first_line
-from inception_engine.compiler.targets import CUDA, CUDA_SMALL, SMALL_BATCH, Target
+from inception_engine.compiler.targets import CUDA, Target, target_for
 from inception_engine.files import write_atomically
 from inception_engine.simulate import Gpu, SimulationError, fit
 from inception_engine.simulate.gpu import Provenance
@@ -29,8 +29,10 @@ def run(job: Job) -> None:
         measurements = []
         for batch in scale.speed_batches:
             case = NetworkCase(scale.variant, scale.spec, batch, scale.speed_dtype)
-            # Many short launches say more than one; the one for small batches is measured beside them.
-            for target in (CUDA, CUDA_SMALL) if batch <= SMALL_BATCH else (CUDA,):
+            chosen = target_for(
+                "cuda", batch, scale.speed_dtype
+            )  # measured beside many short launches, which say more
+            for target in dict.fromkeys((CUDA, chosen)):
                 name = f"batch {batch}, one launch per {target.launch.name.lower()}"
                 path = Path(folder, f"{name}.plan")
                 case.plan(target).save(path)

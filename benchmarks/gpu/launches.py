@@ -12,7 +12,7 @@ from benchmarks.gpu import runners
 from benchmarks.gpu.cases import ModuleCase, NetworkCase
 from benchmarks.gpu.operations import Operation
 from benchmarks.gpu.stage import Job, first_line
-from inception_engine.compiler.targets import CUDA, CUDA_SMALL, Target
+from inception_engine.compiler.targets import CUDA, CUDA_ONE_LAUNCH, Target
 from inception_engine.fused import FusedInception
 
 KERNELS = ("walk", "module")  # ours
@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     scale = job.scale
     for batch in scale.repeat_batches:
         case = NetworkCase(scale.variant, scale.spec, batch, scale.speed_dtype)
-        for target in (CUDA, CUDA_SMALL):
+        for target in (CUDA, CUDA_ONE_LAUNCH):
             _plan(job, case, target)
     _modules(job)
 

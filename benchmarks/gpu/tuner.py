@@ -1,7 +1,7 @@
 """Stage 10: tile shapes and how the kernel is compiled for them, timed on whole networks.
 
 Writes FILE-tuning.json beside the records: for each batch the candidates that are right, the fastest first. A developer
-may take them over into kernels/variants.py and compiler/targets.py.
+may take them over into kernels/variants.py and compiler/tuned/cuda.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from benchmarks.gpu.device import Device, open_device
 from benchmarks.gpu.runners import Prepared, jit
 from benchmarks.gpu.stage import Job, first_line
 from inception_engine.bench.timing import Samples, statistics
-from inception_engine.compiler.targets import CUDA, CUDA_SMALL, Target
+from inception_engine.compiler.targets import CUDA, CUDA_ONE_LAUNCH, Target
 from inception_engine.errors import WaitTimeoutError
 from inception_engine.files import write_atomically
 
@@ -56,8 +56,11 @@ def candidates() -> Iterator[Candidate]:
     """First what chooses between launches and kernels, then sides of tiles: the likely ones first, for time may end."""
     yield Candidate(name="default")
     yield Candidate(name="launches of modules", target=CUDA)
-    yield Candidate(name="one launch", target=CUDA_SMALL)
+    yield Candidate(name="one launch", target=CUDA_ONE_LAUNCH)
     yield Candidate(name="kernel module", target=CUDA, specialise=True)
+    for depth, parts in ((1400, 4), (1024, 2), (512, 2), (512, 4), (256, 4)):
+        cut = dataclasses.replace(CUDA_ONE_LAUNCH, part_tasks=264, least_depth=depth, most_parts=parts)
+        yield Candidate(name=f"one launch, K from {depth} on in up to {parts} parts", target=cut)
     tiles = ((64, 64), (128, 64), (64, 32), (32, 64), (64, 128), (32, 32), (128, 128))
     options = (
         (32, 4, 8, 2),
@@ -85,7 +88,7 @@ def candidates() -> Iterator[Candidate]:
 
 def run(job: Job) -> None:
     scale = job.scale
-    begin = 4 if job.rehearsal else 0  # the first of other tiles than the default's
+    begin = 9 if job.rehearsal else 0  # the first of other tiles than the default's
     chosen = list(itertools.islice(candidates(), begin, begin + scale.candidates))
     results: dict[str, list[dict[str, Any]]] = {}
     for batch in scale.tuner_batches:

@@ -60,7 +60,7 @@ def compile(  # noqa: A001 - ie.compile is the public name
         if not isinstance(wanted, Target) and wanted not in TARGETS:
             raise CompileError(f"unknown target {wanted!r}; there is {', '.join(TARGETS)}")
         for batch in sizes:
-            target = wanted if isinstance(wanted, Target) else target_for(wanted, batch)
+            target = wanted if isinstance(wanted, Target) else target_for(wanted, batch, dtype)
             if dtype not in target.dtypes:
                 raise CompileError(
                     f"target {target.name} has no kernels for dtype {dtype!r}; it has {', '.join(target.dtypes)}"
@@ -113,7 +113,7 @@ def _program(
     buffers = np.zeros(len(lowered.buffers), plan.BUFFER)
     for record, buffer in zip(buffers, lowered.buffers, strict=True):
         record["offset"], record["rows"] = scheduled.offsets[buffer], buffer.rows
-        record["pitch"], record["dtype"] = buffer.pitch, dtype
+        record["pitch"], record["dtype"] = buffer.pitch, Dtype.FP32 if buffer.is_parts else dtype
 
     outputs = np.zeros(len(lowered.outputs), plan.OUTPUT)
     for record, (name, view) in zip(outputs, lowered.outputs.items(), strict=True):
@@ -127,6 +127,9 @@ def _program(
         _fill_op(record, op, dtype, store)
         record["in_buffer"] = buffer_index[op.source.buffer] if op.source else NONE
         record["out_buffer"] = buffer_index[op.target.buffer]
+        if op.parts is not None:
+            record["part_depth"], record["first_arrival"] = op.part_depth, op.first_arrival
+            record["part_buffer"] = buffer_index[op.parts]
         strings.put(record, "name", op.name)
         strings.put(record, "module", op.module)
 
@@ -135,7 +138,8 @@ def _program(
     waits: list[tuple[int, int]] = []
     for record, task in zip(tasks, scheduled.tasks, strict=True):
         record["op"] = NONE if task.op is None else op_index[task.op]
-        record["row"], record["column"], record["signal"] = task.row, task.column, task.signal
+        record["row"], record["column"], record["part"] = task.row, task.column, task.part
+        record["signal"] = task.signal
         record["wait_begin"], record["wait_count"] = len(waits), len(task.waits)
         waits += [(counter, scheduled.signals[counter]) for counter in task.waits]
 
@@ -149,7 +153,9 @@ def _program(
     header["target"], header["dtype"], header["max_batch"] = target.kind, dtype, batch
     header["input_channels"], header["input_height"], header["input_width"] = network.input_shape
     header["counter_count"], header["arena_bytes"] = len(scheduled.signals), scheduled.arena_bytes
-    header["activation_bytes"] = sum(batch * b.rows * b.pitch * dtype.bytes for b in lowered.buffers)
+    header["activation_bytes"] = sum(
+        batch * b.rows * b.pitch * dtype.bytes for b in lowered.buffers if not b.is_parts
+    )
     return Program(
         header=header,
         buffers=buffers,

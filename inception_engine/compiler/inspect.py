@@ -58,10 +58,11 @@ def executed_macs(program: Program, op: np.void) -> int:
         # Another compiler's plan may have tiles that no kernel has.
         with suppress(ValueError):
             chosen = variant(Dtype(int(header["dtype"])).name.lower(), tile[:1], tile[1:])
-            runs = depth
+            run = int(op["part_depth"]) or depth
             if op["in_channels"] % PANEL:  # a folded stem: its steps do not cross from run to run
-                runs = int(op["in_channels"])
-            depth = depth // runs * _round_up(runs, chosen.block_depth)
+                run = int(op["in_channels"])
+            whole, rest = divmod(depth, run)
+            depth = whole * _round_up(run, chosen.block_depth) + _round_up(rest, chosen.block_depth)
     return rows * columns * depth // batch
 
 

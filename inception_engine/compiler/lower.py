@@ -42,12 +42,16 @@ class CompileError(ValueError):
 
 @dataclass(eq=False)
 class Buffer:
-    """An activation in memory: ``height * width`` rows per image of ``pitch`` elements."""
+    """An activation in memory: ``height * width`` rows per image of ``pitch`` elements.
+
+    ``is_parts``: not an activation, but the float32 sums of an op whose K is cut into parts.
+    """
 
     name: str
     height: int
     width: int
     pitch: int = 0
+    is_parts: bool = False
 
     @property
     def rows(self) -> int:
@@ -102,10 +106,26 @@ class Op:
     lrn: LRN | None = None
     macs: int = 0
     tile: Pair = (0, 0)  # rows, columns; chosen by the target
+    part_depth: int = 0  # of K, where that is cut into parts; chosen by the target
+    parts: Buffer | None = None
+    first_arrival: int = 0
 
     @property
     def out_size(self) -> Pair:
         return self.target.buffer.height, self.target.buffer.width
+
+    @property
+    def depth(self) -> int:
+        """K of a convolution: elements of a window."""
+        return self.kernel[0] * self.kernel[1] * self.in_channels
+
+    @property
+    def part_count(self) -> int:
+        return -(-self.depth // self.part_depth) if self.part_depth else 1
+
+    def tile_count(self, batch: int) -> int:
+        """Tiles of a whole batch."""
+        return -(-batch * self.target.buffer.rows // self.tile[0]) * -(-self.target.padded // self.tile[1])
 
 
 @dataclass(eq=False)

@@ -25,6 +25,7 @@ MAX_TASKS = 1 << 22
 MAX_ROWS = 1 << 31  # of a buffer, exclusive, over the whole batch; and pitch
 MAX_PITCH = 1 << 24
 MAX_ARENA_BYTES = 1 << 36
+MAX_PARTS = 64  # of K
 
 
 class Section(IntEnum):
@@ -102,9 +103,10 @@ OP = _record(
     *("lrn_size", ("lrn_alpha", _F4), ("lrn_beta", _F4), ("lrn_k", _F4)),
     *("name", "name_bytes", "module", "module_bytes"),
     *(("weight_offset", _U8), ("weight_bytes", _U8), ("bias_offset", _U8), ("nominal_macs", _U8)),
+    *("part_depth", "part_buffer", "first_arrival"),
 )
 LAUNCH = _record(32, "first_task", "task_count", "mode", "name", "name_bytes")
-TASK = _record(32, "op", "row", "column", "wait_begin", "wait_count", "signal")
+TASK = _record(32, "op", "row", "column", "wait_begin", "wait_count", "signal", "part")
 WAIT = _record(8, "counter", "target")
 
 # The tables of a program in file order, with the header field that counts their records.

@@ -20,21 +20,25 @@ from inception_engine.compiler.plan import (
     MAX_ROWS,
     MAX_TASKS,
     NONE,
+    PANEL,
+    Dtype,
     LaunchMode,
     OpKind,
 )
 from inception_engine.compiler.targets import Target
 
-Tile = tuple[Op, int, int]  # first row, first column
+Tile = tuple[Op, int, int, int]  # first row, first column, part of K
 
 
 @dataclass(eq=False)
 class Task:
-    """A tile of ``op``, or a JOIN when ``op`` is None. ``waits``: counters. ``signal``: a counter, or NONE."""
+    """A tile of ``op``, or a part of it, or a JOIN when ``op`` is None. ``waits``: counters. ``signal``: a counter, or
+    NONE."""
 
     op: Op | None
     row: int = 0
     column: int = 0
+    part: int = 0
     waits: tuple[int, ...] = ()
     signal: int = NONE
 
@@ -75,20 +79,43 @@ class _Scheduler:
             if op.kind == OpKind.INPUT and target.image_lines:
                 self.tile_rows[buffer] = target.image_lines * buffer.width
             op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
+            if op.kind == OpKind.CONV and op.in_channels % PANEL == 0:
+                op.part_depth = target.part_depth(op.depth, op.tile_count(batch))
+        self._cut_into_parts()
         self._check_limits()
-        self.launches = _launches(_steps(lowered.ops), target.launch)
+        steps = _steps(lowered.ops)
+        # Of two buffers that share memory the loader takes the one with the lower op for the older.
+        lowered.ops = [op for step in steps for op in step]
+        self.launches = _launches(steps, target.launch)
         self.readers: dict[Buffer, list[Op]] = defaultdict(list)
         self.writers: dict[Buffer, list[Op]] = defaultdict(list)
         for op in lowered.ops:
             self.writers[op.target.buffer].append(op)
             if op.source is not None:
                 self.readers[op.source.buffer].append(op)
+            if op.parts is not None:
+                self.writers[op.parts].append(op)
+                self.readers[op.parts].append(op)
         self.counters: dict[Buffer, range] = {}  # one per band
-        for buffer in lowered.buffers:
+        for buffer in self.tile_rows:
             bands = -(-batch * buffer.rows // self.tile_rows[buffer])
             begin = len(self.result.signals)
             self.counters[buffer] = range(begin, begin + bands)
             self.result.signals += [0] * bands
+        for op in lowered.ops:
+            if op.part_depth:
+                op.first_arrival = len(self.result.signals)
+                self.result.signals += [0] * op.tile_count(batch)
+
+    def _cut_into_parts(self) -> None:
+        """Room for the sums of ops that are cut along K: whole tiles, one after the other."""
+        for op in self.lowered.ops:
+            if op.part_depth:
+                rows = op.tile_count(self.batch) * op.part_count * op.tile[0]
+                op.parts = Buffer(
+                    f"parts of {op.name}", -(-rows // self.batch), 1, pitch=op.tile[1], is_parts=True
+                )
+                self.lowered.buffers.append(op.parts)
 
     def _check_limits(self) -> None:
         """What the loader would refuse, before work is put into it. Raises CompileError."""
@@ -96,10 +123,7 @@ class _Scheduler:
             if self.batch * buffer.rows >= MAX_ROWS or buffer.pitch >= MAX_PITCH:
                 size = f"{self.batch} x {buffer.height} x {buffer.width} x {buffer.pitch}"
                 raise CompileError(f"layer {buffer.name}: an activation of {size} is too large")
-        tiles = sum(
-            -(-self.batch * op.target.buffer.rows // op.tile[0]) * -(-op.target.padded // op.tile[1])
-            for op in self.lowered.ops
-        )
+        tiles = sum(op.tile_count(self.batch) * op.part_count for op in self.lowered.ops)
         if tiles > MAX_TASKS // 2:  # JOINs come on top
             raise CompileError(f"{tiles} tiles are more than a program holds; take a smaller batch")
 
@@ -110,24 +134,24 @@ class _Scheduler:
             first = len(self.result.tasks)
             self.last_join = NONE
             written = {op.target.buffer for step in steps for op in step}
-            for step in self._parts(steps, written):
-                due = {op for op, _, _ in step for op in earlier[op.target.buffer]} - done
+            for step in self._groups(steps, written):
+                due = {user for op, *_ in step for user in earlier[op]} - done
                 if due:
                     self._join(due)
                     done |= due
-                for op, row, column in step:
+                for op, row, column, part in step:
                     waits = self._bands_read(op, row) if op.source and op.source.buffer in written else ()
-                    if earlier[op.target.buffer] and self.last_join != NONE:
+                    if earlier[op] and self.last_join != NONE:
                         # The newest JOIN stands for those before it, which it waits for.
                         waits = (self.last_join, *waits)
                     band = self._band(op, row)
-                    self.result.tasks.append(Task(op, row, column, waits, band))
+                    self.result.tasks.append(Task(op, row, column, part, waits, band))
                     self.result.signals[band] += 1
             done.update(op for step in steps for op in step)
             self.result.launches.append(Launch(name, mode, first, len(self.result.tasks) - first))
         return self.result
 
-    def _parts(self, steps: list[list[Op]], written: set[Buffer]) -> list[list[Tile]]:
+    def _groups(self, steps: list[list[Op]], written: set[Buffer]) -> list[list[Tile]]:
         """The tiles of a launch in order: step by step, or, if the target says so, all steps of some images and then
         all steps of the next, so that what one step writes is still in a cache when the next one reads it."""
         tiles = [_interleaved(step, self.batch) for step in steps]
@@ -138,21 +162,21 @@ class _Scheduler:
         left: Counter[int] = (
             Counter()
         )  # tiles to come, of each band; a tile that holds two groups' pixels is late
-        for op, row, _ in itertools.chain(*tiles):
+        for op, row, *_ in itertools.chain(*tiles):
             left[self._band(op, row)] += 1
-        parts: list[list[Tile]] = []
+        groups: list[list[Tile]] = []
         for end in range(images, self.batch + images, images):
             for queue in queues:
-                part: list[Tile] = []
+                group: list[Tile] = []
                 while queue:
-                    op, row, _ = queue[0]
+                    op, row, *_ = queue[0]
                     reads = self._bands_read(op, row) if op.source and op.source.buffer in written else ()
                     if row >= end * op.target.buffer.rows or any(left[band] for band in reads):
                         break
                     left[self._band(op, row)] -= 1
-                    part.append(queue.popleft())
-                parts.append(part)
-        return parts
+                    group.append(queue.popleft())
+                groups.append(group)
+        return groups
 
     def _band(self, op: Op, row: int) -> int:
         """The counter of the band that a tile writes."""
@@ -180,8 +204,8 @@ class _Scheduler:
         bands = self.counters[op.source.buffer]
         return tuple(bands[first_line * in_w // tile : ((last_line + 1) * in_w - 1) // tile + 1])
 
-    def _place_buffers(self, reuse: bool) -> dict[Buffer, list[Op]]:
-        """Offsets for all buffers. Returns, per buffer, the ops that used its memory before it."""
+    def _place_buffers(self, reuse: bool) -> dict[Op, list[Op]]:
+        """Offsets for all buffers. Returns, per op, the ops that used the memory that it writes before it."""
         # Within a launch that is a whole network memory is reused from step to step; shorter launches keep theirs,
         # so that they need no JOIN.
         whole = self.target.launch == LaunchMode.NETWORK
@@ -199,7 +223,8 @@ class _Scheduler:
             if buffer in kept or not reuse:
                 last = len(moments)
             first = min(moment_of[op] for op in self.writers[buffer]) if reuse else 0
-            lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * self.element))
+            element = Dtype.FP32.bytes if buffer.is_parts else self.element
+            lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * element))
         offsets, self.result.arena_bytes = place(lifetimes)
         if self.result.arena_bytes > MAX_ARENA_BYTES:
             raise CompileError(
@@ -215,7 +240,9 @@ class _Scheduler:
                 )
                 if meets and lifetimes[j].last < lifetimes[i].first:
                     earlier[mine] += [*self.writers[other], *self.readers[other]]
-        return earlier
+        return {
+            op: earlier[op.target.buffer] + (earlier[op.parts] if op.parts else []) for op in self.lowered.ops
+        }
 
 
 def _line(row: int, out_h: int, out_w: int, in_h: int, stride: int, reach: int) -> int:
@@ -269,11 +296,12 @@ def _reads(op: Op, other: Op) -> bool:
 
 
 def _interleaved(step: list[Op], batch: int) -> list[Tile]:
-    """(op, first row, first column) of every tile of a step, from the top of the images to the bottom."""
+    """Every tile of a step, from the top of the images to the bottom; the parts of one stand together."""
     tiles = [
-        (op, row, column)
+        (op, row, column, part)
         for op in step
         for row in range(0, batch * op.target.buffer.rows, op.tile[0])
         for column in range(0, op.target.padded, op.tile[1])
+        for part in range(op.part_count)
     ]
     return sorted(tiles, key=lambda tile: tile[1] / (batch * tile[0].target.buffer.rows))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from inception_engine.compiler.plan import PANEL, LaunchMode, OpKind, TargetKind
+from inception_engine.compiler.plan import MAX_PARTS, PANEL, LaunchMode, OpKind, TargetKind
 from inception_engine.network import Pair
 
 
@@ -21,6 +26,9 @@ class Target:
     With ``fixed_tiles`` there may be smaller sides, too, ``shorter`` and ``narrower``. Rows: the most that cut a buffer
     into ``bands`` bands. Columns: the most that compute at most ``waste`` more than the fewest possible, and that cut
     the op into ``tasks_per_op`` tiles. Where no side does, the smallest.
+
+    ``part_tasks``: K of a product is cut into parts, each a task of its own, as long as the op has no more tasks than
+    that; 0: never. From ``least_depth`` elements of K on, into ``most_parts`` at most, multiples of ``part_align``.
 
     ``group_images``: so many images go through all steps of a launch before the next ones do; 0: all at once. For
     launches inside which no memory is used again.
@@ -45,6 +53,10 @@ class Target:
     waste: float = 0.0
     tasks_per_op: int = 1
     image_lines: int = 0
+    part_tasks: int = 0
+    least_depth: int = 0
+    most_parts: int = MAX_PARTS
+    part_align: int = 2 * PANEL
     launch: LaunchMode
     group_images: int = 0
     reuse: bool = True
@@ -82,6 +94,14 @@ class Target:
         wanted = -(-panels // parts)
         near = range(max(wanted - 1, 1), wanted + 2)
         return tile_rows, PANEL * min(near, key=lambda count: (-panels % count, abs(count - wanted)))
+
+    def part_depth(self, depth: int, tiles: int) -> int:
+        """Elements of K in each part of an op with so many tiles and K of ``depth``, or 0: K stays whole."""
+        parts = min(self.part_tasks // tiles, self.most_parts)
+        if depth < self.least_depth or parts < 2:
+            return 0
+        length = -(-depth // parts // self.part_align) * self.part_align
+        return length if length < depth else 0
 
 
 # From task times measured on one AVX-512 core, scheduled on two: 224 to 448 rows of 64 columns, 4 to 8 tasks an op are
@@ -121,17 +141,50 @@ CUDA = Target(
     group_images=32,  # at 28 x 28 pixels, 20 to 40 MB of what a module reads and writes: sized for an L2, not measured
 )
 
-# Small batches: latency is launches and dependent steps. In one launch a JOIN for memory that is used again would wait
-# for a hundred counters, so nothing is used again.
-CUDA_SMALL = dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, reuse=False)
-# Up to this batch the activations of GoogLeNet in 16 bits, 11 MB an image, stay in an L2 cache of 50 MB. Predicted by
-# the simulator, not measured on a GPU.
-SMALL_BATCH = 4
+# The whole network in one launch. Inside it nothing is used again: a JOIN for that would wait for a hundred counters.
+CUDA_ONE_LAUNCH = dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, reuse=False)
 
 TARGETS = {target.name: target for target in (CPU, CUDA)}
 
 
-def target_for(name: str, batch: int) -> Target:
+TUNED = Path(__file__).parent / "tuned" / "cuda.json"
+
+
+class Tuned:
+    """What suits a batch, as data: fields of a Target that replace those of CUDA.
+
+    ``document``: {"provenance": ..., "choices": [{"up_to_batch", "dtypes", "fields"}, ...]}; of the choices the first
+    that fits is taken, and one without bounds fits always.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.provenance: Mapping[str, str] = document["provenance"]
+        self.choices: list[Mapping[str, Any]] = document["choices"]
+        self.targets = [_replaced(CUDA, choice["fields"]) for choice in self.choices]
+
+    def target(self, batch: int, dtype: str) -> Target:
+        """For programs of up to ``batch`` images."""
+        return next(
+            target
+            for choice, target in zip(self.choices, self.targets, strict=True)
+            if batch <= choice.get("up_to_batch", batch) and dtype in choice.get("dtypes", [dtype])
+        )
+
+
+def _replaced(target: Target, fields: Mapping[str, Any]) -> Target:
+    values: dict[str, Any] = {
+        name: LaunchMode[value] if name == "launch" else value for name, value in fields.items()
+    }
+    return dataclasses.replace(target, **values)
+
+
+@functools.cache
+def tuned() -> Tuned:
+    """The choices that come with the package."""
+    return Tuned(json.loads(TUNED.read_text(encoding="utf-8")))
+
+
+def target_for(name: str, batch: int, dtype: str) -> Target:
     """The target of that name for programs of up to ``batch`` images. Raises KeyError."""
     target = TARGETS[name]
-    return CUDA_SMALL if target is CUDA and batch <= SMALL_BATCH else target
+    return tuned().target(batch, dtype) if target is CUDA else target

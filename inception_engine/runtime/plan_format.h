@@ -27,6 +27,11 @@
 //     their input. Weights: PANEL_16 packing [out_channels / 16 rounded up][kernel_h][kernel_w][in_channels][16];
 //     of the program's dtype; bias: out_channels rounded up to 16 floats. What lies beyond out_channels is zero; out_padded ends in
 //     the same panel.
+//     With `part_depth` the product is cut along K, too, k = (kh * kernel_w + kw) * in_channels + c: part p sums k
+//     from p * part_depth up to the next part. Its task stores the sums, tile_rows x tile_columns floats at place
+//     (tile * parts + p) of `part_buffer`, where tiles count from left to right, then down; then it adds one to counter
+//     first_arrival + tile. The task that finds all other parts there adds them up in order, and finishes the tile.
+//     No task signals these counters or waits for them, and no other op touches the buffer. Without: all three are 0.
 //     MAX_POOL, AVERAGE_POOL: per channel. LRN and SOFTMAX: across channels, so one tile has all columns.
 //     INPUT: reads the caller's image, float32 NCHW as it is or uint8 NHWC times scale plus shift (2 *
 //     in_channels floats at weight_offset: scales, then shifts); out_w = pad_left + in_w + pad_right.
@@ -136,7 +141,9 @@ struct OpRecord {
   uint64_t weight_offset, weight_bytes;
   uint64_t bias_offset;
   uint64_t nominal_macs;  // of the layers this op came from, per image; for the reader, not for the machine
-  uint32_t reserved[8];
+  uint32_t part_depth;    // elements of K of one part, or 0: all of K
+  uint32_t part_buffer, first_arrival;
+  uint32_t reserved[5];
 };
 
 struct LaunchRecord {
@@ -151,7 +158,8 @@ struct TaskRecord {
   uint32_t row, column;  // first of the tile; the column counts from out_channel
   uint32_t wait_begin, wait_count;
   uint32_t signal;  // or kNone
-  uint32_t reserved[2];
+  uint32_t part;    // of K
+  uint32_t reserved;
 };
 
 struct WaitRecord {

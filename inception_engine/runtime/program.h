@@ -20,4 +20,16 @@ struct Program {
   std::string strings;
 };
 
+// How many parts K of an op has, and so tasks each of its tiles.
+inline uint64_t part_count(const OpRecord& op) {
+  const uint64_t depth = uint64_t{op.kernel_h} * op.kernel_w * op.in_channels;
+  return op.part_depth == 0 ? 1 : (depth + op.part_depth - 1) / op.part_depth;
+}
+
+// The number of a tile in its op: from left to right, then down.
+inline uint64_t tile_number(const OpRecord& op, uint64_t row, uint64_t column) {
+  const uint64_t across = (uint64_t{op.out_padded} + op.tile_columns - 1) / op.tile_columns;
+  return row / op.tile_rows * across + column / op.tile_columns;
+}
+
 }  // namespace ie

@@ -22,6 +22,7 @@ constexpr uint64_t kMaxArena = uint64_t{1} << 36;
 constexpr uint64_t kMaxWork = uint64_t{1} << 44;        // multiply-adds of one run: minutes, not days
 constexpr uint64_t kMaxProofWords = uint64_t{1} << 24;  // of the sets of complete ops
 constexpr size_t kMaxOpsPerCounter = 16;
+constexpr uint64_t kMaxParts = 64;  // of K
 
 [[noreturn]] void refuse(ie_status status, std::string message) { throw Refusal{status, std::move(message)}; }
 
@@ -37,6 +38,8 @@ template <typename Record>
 bool reserved_zero(const Record& record) {
   return is_zero(std::begin(record.reserved), std::end(record.reserved));
 }
+
+bool reserved_zero(const TaskRecord& record) { return record.reserved == 0; }
 
 uint64_t ceil_div(uint64_t a, uint64_t b) { return (a + b - 1) / b; }
 
@@ -218,6 +221,7 @@ class Proof {
     }
     weights(i);
     alignment(i);
+    parts(i);
 
     uint64_t inner = uint64_t{op.kernel_h} * op.kernel_w;  // below 2^20
     if (kind == OpKind::kConv) inner *= op.in_channels;
@@ -227,6 +231,38 @@ class Proof {
     require_op(cells <= kMaxWork / inner, i, IE_PLAN_WORK, "takes unreasonable work");
     work_ += cells * inner;
     require_op(work_ <= kMaxWork, i, IE_PLAN_WORK, "the program takes unreasonable work");
+  }
+
+  // Of one op, with its tiles over the whole batch.
+  uint64_t tiles_down(const OpRecord& op) const { return ceil_div(buffer_rows(op.out_buffer), op.tile_rows); }
+  static uint64_t tiles_across(const OpRecord& op) { return ceil_div(op.out_padded, op.tile_columns); }
+
+  // How a product is cut along K.
+  void parts(uint32_t i) const {
+    const OpRecord& op = p_.ops[i];
+    if (op.part_depth == 0) {
+      require_op(op.part_buffer == 0 && op.first_arrival == 0, i, IE_PLAN_VALUE,
+                 "a place for parts that it lacks");
+      return;
+    }
+    const uint64_t depth = uint64_t{op.kernel_h} * op.kernel_w * op.in_channels;
+    require_op(static_cast<OpKind>(op.kind) == OpKind::kConv, i, IE_PLAN_VALUE,
+               "parts that its kind does not have");
+    require_op(op.part_depth < depth && part_count(op) <= kMaxParts, i, IE_PLAN_VALUE,
+               "a number of parts out of range");
+    require_op(op.part_depth % kPanel == 0 && op.in_channels % kPanel == 0, i, IE_PLAN_ALIGNMENT,
+               "its parts are not whole panels");
+    require_op(op.part_buffer < p_.buffers.size(), i, IE_PLAN_VALUE, "a buffer that does not exist");
+    require_op(p_.buffers[op.part_buffer].dtype == uint32_t(Dtype::kFloat32), i, IE_PLAN_VALUE,
+               "its parts are not float32");
+    // A tile has less than 2^55 elements and more than the buffer's 2^34 are refused at once; then products fit.
+    const uint64_t capacity = buffer_bytes(op.part_buffer) / sizeof(float);
+    const uint64_t tile = uint64_t{op.tile_rows} * op.tile_columns;
+    const uint64_t tiles = tiles_down(op) * tiles_across(op);
+    require_op(tile <= capacity && tiles <= p_.tasks.size() && tile * tiles * part_count(op) <= capacity, i,
+               IE_PLAN_BOUNDS, "its parts do not fit into their buffer");
+    require_op(uint64_t{op.first_arrival} + tiles <= p_.header.counter_count, i, IE_PLAN_VALUE,
+               "counters of arrivals that do not exist");
   }
 
   static bool slides(uint64_t in, uint64_t before, uint64_t after, uint64_t kernel, uint64_t stride,
@@ -288,6 +324,14 @@ class Proof {
   void writers() {
     writers_.resize(p_.buffers.size());
     for (uint32_t i = 0; i < p_.ops.size(); ++i) writers_[p_.ops[i].out_buffer].push_back(i);
+    std::vector<bool> taken(p_.buffers.size());  // for the parts of an op
+    for (uint32_t i = 0; i < p_.ops.size(); ++i) {
+      const OpRecord& op = p_.ops[i];
+      if (op.part_depth == 0) continue;
+      require_op(writers_[op.part_buffer].empty() && !taken[op.part_buffer], i, IE_PLAN_OVERLAP,
+                 "the buffer of its parts has another use");
+      taken[op.part_buffer] = true;
+    }
     for (std::vector<uint32_t>& list : writers_) {
       std::sort(list.begin(), list.end(),
                 [&](uint32_t a, uint32_t b) { return p_.ops[a].out_channel < p_.ops[b].out_channel; });
@@ -362,7 +406,8 @@ class Proof {
 
   struct OpTiles {
     uint64_t down = 0, across = 0;   // tiles of the output
-    uint64_t first = 0;              // of this op, in the flat tables of tiles
+    uint64_t parts = 1;              // of each tile
+    uint64_t first = 0;              // of this op, in the flat tables of tiles' parts
     uint64_t count = 0;              // tasks seen
     uint32_t launch = kNone;         // that holds its tasks
     std::vector<uint32_t> band;      // per row of tiles: the counter that all its tasks signal, or kNone
@@ -375,10 +420,11 @@ class Proof {
     uint64_t total = 0, joins = 0;
     for (uint32_t i = 0; i < p_.ops.size(); ++i) {
       OpTiles& tiles = tiles_[i];
-      tiles.down = ceil_div(buffer_rows(p_.ops[i].out_buffer), p_.ops[i].tile_rows);
-      tiles.across = ceil_div(p_.ops[i].out_padded, p_.ops[i].tile_columns);
+      tiles.down = tiles_down(p_.ops[i]);
+      tiles.across = tiles_across(p_.ops[i]);
+      tiles.parts = part_count(p_.ops[i]);
       tiles.first = total;
-      total += tiles.down * tiles.across;
+      total += tiles.down * tiles.across * tiles.parts;
       require_op(total <= p_.tasks.size(), i, IE_PLAN_TILES, "has more tiles than the program has tasks");
       tiles.band.assign(tiles.down, kNone);
     }
@@ -402,7 +448,8 @@ class Proof {
         last_signal_[task.signal] = t;
       }
       if (task.op == kNone) {
-        require_task(task.row == 0 && task.column == 0, t, IE_PLAN_VALUE, "a JOIN with a tile");
+        require_task(task.row == 0 && task.column == 0 && task.part == 0, t, IE_PLAN_VALUE,
+                     "a JOIN with a tile");
         ++joins;
         continue;
       }
@@ -411,27 +458,43 @@ class Proof {
       OpTiles& tiles = tiles_[task.op];
       const uint64_t i = task.row / op.tile_rows, j = task.column / op.tile_columns;
       require_task(task.row % op.tile_rows == 0 && task.column % op.tile_columns == 0 && i < tiles.down &&
-                       j < tiles.across,
+                       j < tiles.across && task.part < tiles.parts,
                    t, IE_PLAN_TILES, "not a tile of its op");
-      const uint64_t tile = tiles.first + i * tiles.across + j;
+      const uint64_t tile = tiles.first + (i * tiles.across + j) * tiles.parts + task.part;
       require_task(!seen[tile], t, IE_PLAN_TILES, "computes a tile again");
       seen[tile] = true;
       ++tiles.count;
       require_task(tiles.launch == kNone || tiles.launch == launch, t, IE_PLAN_LAUNCH,
                    "its op has tasks in an earlier launch");
       tiles.launch = static_cast<uint32_t>(launch);
-      const uint64_t row = tiles.first + i * tiles.across;
+      const uint64_t row = tiles.first + i * tiles.across * tiles.parts;
       if (!begun[row]) tiles.band[i] = task.signal;
       if (tiles.band[i] != task.signal) tiles.band[i] = kNone;
       begun[row] = true;
     }
     require(waits == p_.waits.size(), IE_PLAN_TABLES, "waits that no task has");
     require(total + joins == p_.tasks.size(), IE_PLAN_TILES, "an op lacks tiles");
+    arrivals();
     for (OpTiles& tiles : tiles_) {
       tiles.band_end.assign(tiles.down, static_cast<uint32_t>(tiles.down));
       for (uint64_t i = tiles.down; i-- > 1;) {
         tiles.band_end[i - 1] =
             tiles.band[i - 1] == tiles.band[i] ? tiles.band_end[i] : static_cast<uint32_t>(i);
+      }
+    }
+  }
+
+  // Counters of arrivals have no other use: a wait for one would have no signals to wait for.
+  void arrivals() const {
+    std::vector<bool> taken(p_.header.counter_count);
+    for (uint32_t i = 0; i < p_.ops.size(); ++i) {
+      const OpRecord& op = p_.ops[i];
+      if (op.part_depth == 0) continue;
+      const uint64_t end = op.first_arrival + tiles_[i].down * tiles_[i].across;
+      for (uint64_t counter = op.first_arrival; counter < end; ++counter) {
+        require_op(signals_[counter] == 0 && !taken[counter], i, IE_PLAN_COUNTER,
+                   "a counter of its arrivals has another use");
+        taken[counter] = true;
       }
     }
   }
@@ -446,6 +509,10 @@ class Proof {
       users[op.out_buffer].add(i);
       first[op.out_buffer] = std::min(first[op.out_buffer], i);
       if (op.in_buffer != kNone) users[op.in_buffer].add(i);
+      if (op.part_depth != 0) {
+        users[op.part_buffer].add(i);
+        first[op.part_buffer] = i;
+      }
     }
     needed_.assign(count, OpSet(words_));
     for (uint32_t a = 0; a < count; ++a) {
@@ -519,16 +586,23 @@ class Proof {
       }
       if (task.op != kNone) {
         reads_are_done(t, task, complete, waited_by, &steps);
-        const OpSet& needed = needed_[p_.ops[task.op].out_buffer];
-        for (size_t i = 0; i < words_; ++i) {
-          require_task((needed.words[i] & ~complete.words[i]) == 0, t, IE_PLAN_REUSE,
-                       "writes memory that an unfinished task may still use");
-        }
+        const OpRecord& op = p_.ops[task.op];
+        reused_is_free(t, op.out_buffer, complete);
+        if (op.part_depth != 0) reused_is_free(t, op.part_buffer, complete);
       }
       if (task.signal != kNone) {
         uint64_t* at = &complete_at[task.signal * words_];
         for (size_t i = 0; i < words_; ++i) at[i] |= complete.words[i];
       }
+    }
+  }
+
+  // Rule 5, writing.
+  void reused_is_free(uint64_t t, uint32_t buffer, const OpSet& complete) const {
+    const OpSet& needed = needed_[buffer];
+    for (size_t i = 0; i < words_; ++i) {
+      require_task((needed.words[i] & ~complete.words[i]) == 0, t, IE_PLAN_REUSE,
+                   "writes memory that an unfinished task may still use");
     }
   }
 

@@ -17,6 +17,8 @@
 //     - Before a task writes a buffer that shares memory with an older one, every op that reads or writes the
 //       older one is complete. Readers of the newer one come after its writers, so after those as well.
 //     Hence two tasks that touch the same memory, one of them writing, are always ordered.
+//     The one exception are the parts of a tile (plan_format.h, 10): they share sums, and it is their own counter of
+//     arrivals, which nothing else counts on, that says who may read them. Their buffer has no other use. (parts)
 //
 // The rules are stricter than happens-before: they ask for direct waits where a chain of waits would do. That
 // is what makes the proof linear in tasks plus waits.

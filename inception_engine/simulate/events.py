@@ -2,7 +2,8 @@
 
 A task that runs has two ends to reach, and then its fixed part: its arithmetic, at its block's share of the
 multiprocessor, and its loads. All tasks that load share the GPU's bandwidth alike, at most what one block can draw; so
-their progress is one clock for all ("virtual time"), and each ends when that clock has reached its own mark. A
+their progress is one clock for all ("virtual time"), and each ends when that clock has reached its own mark. The last
+of a tile's parts of K has one more thing to do: it reads them all, as far away as a dependency, and adds them up. A
 block's share is the same throughout a launch, whether its neighbours run or wait.
 """
 
@@ -19,7 +20,7 @@ from inception_engine.compiler.plan import NONE, Dtype, Program, TargetKind
 from inception_engine.simulate.gpu import Gpu, SimulationError
 from inception_engine.simulate.work import Work, work
 
-_BEGINS, _ENDS = 0, 1
+_BEGINS, _ENDS, _GATHERED = 0, 1, 2
 POLLED_AT_ONCE = 32  # waits: a warp's
 
 
@@ -28,7 +29,8 @@ class Run:
     """A simulated run. Times are seconds since its begin; arrays of shape (tasks,) unless said otherwise.
 
     ``taken``: when the worker has the task's record; ``start``: when all that it waits for is there; ``loaded``: the
-    end of its loads; ``end``. ``compute``: seconds of its arithmetic. ``worker``: who. ``cause``: the task whose signal
+    end of its loads; ``end``. ``compute``: seconds of its arithmetic. ``gathering``: seconds in which it added up
+    the parts of its tile. ``worker``: who. ``cause``: the task whose signal
     came last, if that decided the start, or -1. ``previous``: the task that the worker did before in the launch, or -1.
     ``launch_begin``, ``launch_end``, ``launch_blocks``: shape (launches,).
     """
@@ -42,6 +44,7 @@ class Run:
     loaded: np.ndarray
     end: np.ndarray
     compute: np.ndarray
+    gathering: np.ndarray
     worker: np.ndarray
     cause: np.ndarray
     previous: np.ndarray
@@ -90,7 +93,10 @@ class _Simulation:
         self.wait_counter, self.wait_target = waits["counter"].tolist(), waits["target"].tolist()
         self.runs = self.work.runs.tolist()
         self.traffic = self.work.traffic.tolist()
+        self.tile = self.work.tile.tolist()
+        self.missing = np.bincount(self.work.tile + 1).tolist()[1:]  # parts, of each tile
         self.compute = [0.0] * count  # at the share of the launch's blocks
+        self.gathering = [0.0] * count
         self.taken, self.start, self.loaded, self.end = ([math.nan] * count for _ in range(4))
         self.worker, self.cause, self.previous, self.pending = ([-1] * count for _ in range(4))
         counters = int(program.header["counter_count"])
@@ -111,7 +117,7 @@ class _Simulation:
             grids.append(min(count, self.gpu.workers))
             now = self._launch(first, first + count, begins[-1], grids[-1])
             ends.append(now)
-        names = ("taken", "start", "loaded", "end", "compute", "worker", "cause", "previous")
+        names = ("taken", "start", "loaded", "end", "compute", "gathering", "worker", "cause", "previous")
         return Run(
             program=self.program,
             gpu=self.gpu,
@@ -149,7 +155,12 @@ class _Simulation:
             else:
                 time, task, what = heapq.heappop(events)
                 clock, now = clock + (time - now) * rate, time
-                if what == _ENDS:
+                if what == _ENDS and self._is_last_part(task):
+                    self.gathering[task] = (
+                        self.gpu.dependency_seconds + float(self.work.gathering[task]) / most
+                    )
+                    heapq.heappush(events, (now + self.gathering[task], task, _GATHERED))
+                elif what != _BEGINS:
                     self._finish(task, now, events)
                     done += 1
                     if ticket < stop:
@@ -196,6 +207,14 @@ class _Simulation:
         if seen <= polled:
             self.cause[task] = -1
         heapq.heappush(events, (max(polled, seen), task, _BEGINS))
+
+    def _is_last_part(self, task: int) -> bool:
+        """Whether the task, which has ended, finds all other parts of its tile there."""
+        tile = self.tile[task]
+        if tile < 0:
+            return False
+        self.missing[tile] -= 1
+        return bool(self.missing[tile] == 0)
 
     def _finish(self, task: int, now: float, events: list[tuple[float, int, int]]) -> None:
         self.end[task] = now

@@ -10,7 +10,7 @@ import numpy as np
 from inception_engine.compiler.plan import NONE, OpKind, Program
 from inception_engine.simulate.events import Run, polls
 
-COSTS = ("launch", "ticket", "poll", "dependency", "load", "compute", "tile")
+COSTS = ("launch", "ticket", "poll", "dependency", "load", "compute", "tile", "parts")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ def critical_path(run: Run) -> CriticalPath:
             tasks.append(task)
             body = run.end[task] - run.start[task]
             if run.work.runs[task]:
-                body -= run.gpu.tile_seconds
+                body -= run.gpu.tile_seconds + run.gathering[task]
+                by_cost["parts"] += run.gathering[task]
                 by_cost["tile"] += run.gpu.tile_seconds
                 loads = run.loaded[task] - run.start[task]
                 by_cost["compute" if run.compute[task] > loads else "load"] += body
@@ -95,6 +96,9 @@ def _chain(run: Run) -> float:
     polled = polls(program.tasks["wait_count"]) * gpu.poll_seconds
     counters, waits = program.waits["counter"].tolist(), program.tasks["wait_begin"].tolist()
     counts, signals = program.tasks["wait_count"].tolist(), program.tasks["signal"].tolist()
+    tiles = run.work.tile.tolist()
+    last_parts = {tile: i for i, tile in enumerate(tiles)}
+    arrived: dict[int, float] = {}  # of each tile: its latest part so far
     reached = [-np.inf] * int(
         program.header["counter_count"]
     )  # the last signal so far; all are earlier tasks'
@@ -103,12 +107,19 @@ def _chain(run: Run) -> float:
         first, stop = int(launch["first_task"]), int(launch["first_task"]) + int(launch["task_count"])
         loads = run.work.traffic[first:stop] / gpu.load_share(blocks)
         bodies = (np.maximum(run.compute[first:stop], loads) + fixed[first:stop]).tolist()
+        gathering = (
+            run.work.gathering[first:stop] / gpu.load_share(blocks) + gpu.dependency_seconds
+        ).tolist()
         begin = end = now + gpu.launch_seconds
         starts = (begin + gpu.ticket_seconds + polled[first:stop]).tolist()
         for i, (start, body) in enumerate(zip(starts, bodies, strict=True), first):
             for wait in range(waits[i], waits[i] + counts[i]):
                 start = max(start, reached[counters[wait]] + gpu.dependency_seconds)
             done = start + body
+            if tiles[i] >= 0:
+                arrived[tiles[i]] = max(arrived.get(tiles[i], 0.0), done)
+                if last_parts[tiles[i]] == i:
+                    done = arrived[tiles[i]] + gathering[i - first]
             if signals[i] != NONE:
                 reached[signals[i]] = max(reached[signals[i]], done)
             end = max(end, done)

@@ -20,12 +20,15 @@ _IMAGE_BYTES = Dtype.FP32.bytes  # of the caller's pixels
 class Work:
     """Of every task, shape (tasks,): ``compute``, seconds at the rate of the whole GPU's arithmetic; ``traffic``,
     seconds at the rate of its L2 or, for ops larger than L2, of its memory if that takes longer; ``runs``, bool: false
-    for a JOIN and for a tile of images that the batch does not have.
+    for a JOIN and for a tile of images that the batch does not have. ``gathering``: seconds, as of traffic, in which
+    the last of a tile's parts adds them up. ``tile``: the tile of a part, counted over the program, or -1.
     """
 
     compute: np.ndarray
     traffic: np.ndarray
     runs: np.ndarray
+    gathering: np.ndarray
+    tile: np.ndarray
 
 
 def work(program: Program, gpu: Gpu, batch: int) -> Work:
@@ -46,11 +49,21 @@ def work(program: Program, gpu: Gpu, batch: int) -> Work:
     columns = np.minimum(_column(costs, "columns")[op] - column, _column(costs, "tile_columns")[op])
     columns = np.where(runs, columns, 0)
 
-    flops = _column(costs, "tile_flops")[op] * runs
+    # Of a product that is cut along K: the share of it that the task's part has.
+    depth, parts = _column(costs, "depth")[op], _column(costs, "parts")[op]
+    part_depth = np.minimum(
+        _column(costs, "part_depth")[op], depth - tasks["part"] * _column(costs, "part_depth")[op]
+    )
+    share = part_depth / depth
+    is_part = runs & (parts > 1)
+    sums = is_part * _column(costs, "tile_rows")[op] * _column(costs, "tile_columns")[op] * Dtype.FP32.bytes
+
+    flops = _column(costs, "tile_flops")[op] * runs * share
     area = rows * columns
     vector = area * _column(costs, "operations")[op]
     moved = area * _column(costs, "area_bytes")[op]
-    moved = moved + rows * _column(costs, "row_bytes")[op] + columns * _column(costs, "column_bytes")[op]
+    read = rows * _column(costs, "row_bytes")[op] + columns * _column(costs, "column_bytes")[op]
+    moved = np.where(is_part, sums, moved) + read * share
     dtype = Dtype(int(program.header["dtype"]))
     # One operation per lane and clock, where the datasheet counts a multiply and an add.
     compute = flops / gpu.product_rate(dtype) + vector / (gpu.float_flop_per_second / 2)
@@ -58,7 +71,18 @@ def work(program: Program, gpu: Gpu, batch: int) -> Work:
         compute=compute,
         traffic=np.maximum(moved / gpu.l2_bytes_per_second, area * _column(costs, "memory_seconds")[op]),
         runs=runs,
+        gathering=(sums * parts + is_part * area * _column(costs, "area_bytes")[op])
+        / gpu.l2_bytes_per_second,
+        tile=np.where(is_part, _tiles(program, op), -1),
     )
+
+
+def _tiles(program: Program, op: np.ndarray) -> np.ndarray:
+    """A number for the tile of each task, the same for its parts."""
+    tasks = program.tasks
+    places = np.stack([op, tasks["row"].astype(np.int64), tasks["column"].astype(np.int64)])
+    numbers: np.ndarray = np.unique(places, axis=1, return_inverse=True)[1]
+    return numbers.reshape(-1)
 
 
 def _column(costs: list[dict[str, float]], name: str) -> np.ndarray:
@@ -68,7 +92,8 @@ def _column(costs: list[dict[str, float]], name: str) -> np.ndarray:
 def _tile(program: Program, op: np.void, gpu: Gpu, batch: int) -> dict[str, float]:
     """Of one op: its size, and what a tile costs by its rows, its columns, and by each of its elements."""
     element = Dtype(int(program.header["dtype"])).bytes
-    n: dict[str, Any] = {name: int(op[name]) for name in (*_SIZES, "kind", "weight_bytes", "lrn_size")}
+    names = *_SIZES, "kind", "weight_bytes", "lrn_size", "part_depth"
+    n: dict[str, Any] = {name: int(op[name]) for name in names}
     max_rows, rows = (
         n["out_h"] * n["out_w"] * int(images) for images in (program.header["max_batch"], batch)
     )
@@ -100,7 +125,12 @@ def _tile(program: Program, op: np.void, gpu: Gpu, batch: int) -> dict[str, floa
     footprint = read + rows * columns * element + n["weight_bytes"]
     spilt = footprint if footprint > gpu.l2_bytes else 0
     cost["memory_seconds"] = spilt / gpu.dram_bytes_per_second / (rows * columns)
+    depth = window * n["in_channels"]
+    part_depth = n["part_depth"] or depth
     return cost | {
+        "depth": depth,
+        "part_depth": part_depth,
+        "parts": -(-depth // part_depth),
         "area_bytes": area_bytes,
         "rows": rows,
         "columns": columns,

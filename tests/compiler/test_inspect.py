@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from inception_engine import Network, Plan, compile, googlenet
 from inception_engine.compiler.inspect import render, report
+from inception_engine.compiler.targets import CUDA
 from inception_engine.network import Conv, Linear, MaxPool
 
 CONV_MACS = 6 * 9 * 20 * (3 * 3 * 3)  # 6 x 9 pixels, 20 channels out of 3
@@ -146,3 +148,11 @@ def test_the_text_names_everything(network: Network) -> None:
     assert f"+{CONV_EXECUTED / CONV_MACS - 1:.1%}" in text
     assert "random" not in text
     assert "weights are random" in render(report(compile(googlenet(width=0.1, input_size=32))))
+
+
+def test_multiply_adds_of_parts(network: Network) -> None:
+    """Each part runs whole steps of K: 640 elements (240 in padded channels) in parts of 416 and 224."""
+    target = dataclasses.replace(CUDA, part_tasks=2, least_depth=64)
+    linear = report(compile(network, targets=(target,), dtype="fp16"))["modules"][-1]
+    whole = report(compile(network, targets=(CUDA,), dtype="fp16"))["modules"][-1]
+    assert linear == whole and whole["executed"] == 32 * 32 * 384

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import inception_engine as ie
 from inception_engine import reference
 from inception_engine.compiler.plan import NONE, LaunchMode, OpKind
-from inception_engine.compiler.targets import CUDA, SMALL_BATCH
+from inception_engine.compiler.targets import CUDA, Tuned, tuned
 from inception_engine.network import INPUT, Conv, Network, Preprocess
 
 
@@ -35,13 +37,54 @@ def test_rows_of_a_gpus_tile(height: int, batch: int, wanted: int) -> None:
 
 def test_small_batches_are_one_launch_without_reuse() -> None:
     network = ie.googlenet(width=0.25, input_size=64, classes=5)
-    plan = ie.compile(network, targets="cuda", dtype="fp16", batches=(1, SMALL_BATCH, SMALL_BATCH + 1))
+    plan = ie.compile(network, targets="cuda", dtype="fp16", batches=(1, 4, 5))
     for program in plan.programs:
-        small = program.header["max_batch"] <= SMALL_BATCH
+        small = program.header["max_batch"] <= 4
         modes = program.launches["mode"].tolist()
         assert modes == [LaunchMode.NETWORK] if small else len(modes) == 13
         assert NONE not in program.tasks["op"]  # no JOIN
         assert (program.header["arena_bytes"] < program.header["activation_bytes"]) != small
+
+
+@pytest.mark.parametrize(
+    ("depth", "tiles", "wanted"),
+    [
+        (1400, 64, 352),  # 4 parts of 350, in steps of 32
+        (1399, 64, 0),  # short
+        (1440, 132, 736),
+        (1440, 133, 0),  # two parts each would be too many tasks
+        (4096, 1, 1024),  # no more parts than four
+    ],
+)
+def test_parts_of_k(depth: int, tiles: int, wanted: int) -> None:
+    target = dataclasses.replace(CUDA, part_tasks=264, least_depth=1400, most_parts=4)
+    assert target.part_depth(depth, tiles) == wanted
+    assert CUDA.part_depth(depth, tiles) == 0
+
+
+def test_choices_come_from_the_tuned_file() -> None:
+    """By batch and dtype, the first that fits; where they come from is said."""
+    assert tuned().provenance["kind"] in ("predicted", "measured") and tuned().provenance["source"]
+    document = {
+        "provenance": {"kind": "measured"},
+        "choices": [
+            {"up_to_batch": 2, "dtypes": ["fp16"], "fields": {"launch": "NETWORK", "part_tasks": 7}},
+            {"up_to_batch": 8, "fields": {"tile_pixels": 32}},
+            {"fields": {}},
+        ],
+    }
+    chosen = Tuned(document)
+    assert chosen.target(2, "fp16") == dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, part_tasks=7)
+    assert chosen.target(2, "fp32") == chosen.target(8, "fp16") == dataclasses.replace(CUDA, tile_pixels=32)
+    assert chosen.target(9, "bf16") == CUDA
+
+
+def test_k_is_cut_for_one_image_in_half_precision_alone() -> None:
+    network = ie.googlenet()
+    for dtype, batch, cut in (("fp16", 1, True), ("bf16", 1, True), ("fp32", 1, False), ("fp16", 2, False)):
+        (program,) = ie.compile(network, targets="cuda", dtype=dtype, max_batch=batch).programs
+        names = {program.text(op) for op in program.ops if op["part_depth"]}
+        assert names == ({"4e/3x3", "5a/3x3", "5b/3x3"} if cut else set())
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ using ie::TaskRecord;
 using ie::WaitRecord;
 
 constexpr uint64_t kLine = 128;  // bytes between two counters
-constexpr uint32_t kExports = 1u << 0, kRagged = 1u << 7;
+constexpr uint32_t kExports = 1u << 0, kRagged = 1u << 7, kParts = 1u << 8;
 typedef float Panel __attribute__((vector_size(64)));
 
 // ---- A launch
@@ -98,7 +98,8 @@ void input(const Run& run, Tile* tile) {
   }
 }
 
-void conv(const Run& run, Tile* tile) {
+// Sums of k in [begin, end).
+void product(const Run& run, Tile* tile, size_t begin, size_t end) {
   const OpRecord& op = tile->op;
   const size_t channels = op.in_channels, taps = size_t(op.kernel_h) * op.kernel_w, depth = taps * channels;
   std::vector<float> lines(tile->rows * depth);  // what each pixel's window holds
@@ -117,25 +118,65 @@ void conv(const Run& run, Tile* tile) {
     run.format->read(run.weights.at<std::byte>(op.weight_offset + panel * count * run.format->size,
                                                count * run.format->size),
                      count, reinterpret_cast<float*>(weights.data()));
-    Panel bias;
-    std::memcpy(&bias, run.weights.at<float>(op.bias_offset + panel * sizeof bias, ie::kPanel), sizeof bias);
     constexpr uint64_t kRows = 8;  // at a time
     for (uint64_t row = 0; row < tile->rows; row += kRows) {
       Panel sums[kRows] = {};
       const float* line[kRows];
       for (uint64_t i = 0; i < kRows; ++i) line[i] = &lines[std::min(row + i, tile->rows - 1) * depth];
-      for (size_t k = 0; k < depth; ++k) {
+      for (size_t k = begin; k < end; ++k) {
         for (uint64_t i = 0; i < kRows; ++i) sums[i] += weights[k] * line[i][k];
       }
       for (uint64_t i = 0; i < std::min(kRows, tile->rows - row); ++i) {
-        sums[i] += bias;
         for (uint32_t c = 0; c < std::min(ie::kPanel, tile->columns - column); ++c) {
-          const float sum = sums[i][c];
-          tile->at(row + i, column + c) = (op.flags & ie::kRelu) != 0 && sum < 0 ? 0 : sum;
+          tile->at(row + i, column + c) = sums[i][c];
         }
       }
     }
   }
+}
+
+int32_t* counter(const Run& run, uint64_t index) { return run.state.at<int32_t>(kLine * (index + 1)); }
+
+// Stores the sums of a part; if it is the last to come, puts all of them together in their order.
+bool add_parts(const Run& run, Tile* tile, uint32_t part) {
+  const OpRecord& op = tile->op;
+  const uint64_t depth = uint64_t{op.kernel_h} * op.kernel_w * op.in_channels;
+  const uint64_t count = (depth + op.part_depth - 1) / op.part_depth;
+  const uint64_t across = (op.out_padded + op.tile_columns - 1) / op.tile_columns;
+  const uint64_t number = tile->row / op.tile_rows * across + tile->column / op.tile_columns;
+  const uint64_t size = uint64_t{op.tile_rows} * op.tile_columns;
+  const uint64_t begin = buffer_of(run, op.part_buffer).offset + number * count * size * sizeof(float);
+  const auto sums = [&](uint64_t p) { return run.arena.at<float>(begin + p * size * sizeof(float), size); };
+  product(run, tile, size_t(part) * op.part_depth, std::min((uint64_t(part) + 1) * op.part_depth, depth));
+  for (uint64_t row = 0; row < tile->rows; ++row) {
+    std::copy_n(&tile->at(row, 0), tile->columns, sums(part) + row * op.tile_columns);
+  }
+  if (uint64_t(++*counter(run, uint64_t{op.first_arrival} + number)) != count) return false;
+  for (uint64_t row = 0; row < tile->rows; ++row) {
+    for (uint32_t c = 0; c < tile->columns; ++c) {
+      tile->at(row, c) = 0;
+      for (uint64_t p = 0; p < count; ++p) tile->at(row, c) += sums(p)[row * op.tile_columns + c];
+    }
+  }
+  return true;
+}
+
+// Returns whether the tile is finished.
+bool conv(const Run& run, Tile* tile, uint32_t part) {
+  const OpRecord& op = tile->op;
+  if (op.part_depth == 0) {
+    product(run, tile, 0, size_t(op.kernel_h) * op.kernel_w * op.in_channels);
+  } else if (!add_parts(run, tile, part)) {
+    return false;
+  }
+  for (uint32_t c = 0; c < tile->columns; ++c) {
+    const float bias = *run.weights.at<float>(op.bias_offset + (tile->column + c) * sizeof(float));
+    for (uint64_t row = 0; row < tile->rows; ++row) {
+      const float sum = tile->at(row, c) + bias;
+      tile->at(row, c) = (op.flags & ie::kRelu) != 0 && sum < 0 ? 0 : sum;
+    }
+  }
+  return true;
 }
 
 void pool(const Run& run, Tile* tile, bool largest) {
@@ -232,6 +273,7 @@ void check_kernel(const Run& run, const OpRecord& op) {
                       op.kind == uint32_t(OpKind::kSoftmax);
   const bool ragged = op.kind == uint32_t(OpKind::kConv) && op.in_channels % ie::kPanel != 0;
   if ((run.function.kinds & (1u << op.kind)) == 0 || (ragged && (run.function.kinds & kRagged) == 0) ||
+      (op.part_depth != 0 && (run.function.kinds & kParts) == 0) ||
       (int64_t(op.out_buffer) == run.result_buffer && (run.function.kinds & kExports) == 0) ||
       lacks(run.function.rows, op.tile_rows) || (!across && lacks(run.function.columns, op.tile_columns)) ||
       (run.function.dtype != 0 && run.function.dtype != run.format->dtype)) {
@@ -256,7 +298,7 @@ void compute(const Run& run, const TaskRecord& task) {
       input(run, &tile);
       break;
     case OpKind::kConv:
-      conv(run, &tile);
+      if (!conv(run, &tile, task.part)) return;
       break;
     case OpKind::kMaxPool:
     case OpKind::kAveragePool:
@@ -272,10 +314,6 @@ void compute(const Run& run, const TaskRecord& task) {
       throw Fault{"unknown kind of op"};
   }
   store(run, &tile);
-}
-
-int32_t* counter(const Run& run, uint32_t index) {
-  return run.state.at<int32_t>(kLine * (uint64_t{index} + 1));
 }
 
 // One block: takes tasks until there are none.

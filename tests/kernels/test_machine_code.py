@@ -16,7 +16,15 @@ pytest.importorskip("triton")
 
 from inception_engine.kernels import machine_code, walk
 from inception_engine.kernels.machine_code import ARCHITECTURES, MachineCode, compile_walk, read
-from inception_engine.kernels.variants import KINDS, VARIANTS, Variant, kinds_for, variant
+from inception_engine.kernels.variants import (
+    DEPENDENT_FROM,
+    KINDS,
+    VARIANTS,
+    Variant,
+    has_kernels,
+    kinds_for,
+    variant,
+)
 
 from inception_engine.compiler.plan import PANEL, OpKind
 
@@ -25,8 +33,20 @@ CASES = [
     for dtype, variants in VARIANTS.items()
     for each in variants
     for kinds in KINDS
+    if has_kernels(dtype, kinds)
     for arch in ARCHITECTURES
 ]
+# Where 128 registers, which leave room for a second block of eight warps on an SM, would spill. Not on sm_90.
+REGISTERS = {
+    ("network", 80): 136,
+    ("network", 86): 136,
+    ("network", 89): 136,
+    ("network", 100): 136,
+    ("parts", 86): 152,
+    ("parts", 89): 152,
+    ("parts", 100): 152,
+    ("parts", 120): 152,
+}
 # Of float32 alone: instructions that spill.
 EXCEPTIONS: dict[tuple[str, str, int], int] = {}
 TENSOR = {
@@ -53,8 +73,7 @@ def test_machine_code(dtype: str, each: Variant, kinds: str, arch: int) -> None:
         assert found.spills <= EXCEPTIONS[dtype, kinds, arch]
     else:
         assert found.spills == 0 and found.stack == 0
-    # Two blocks of eight warps on an SM; where that would spill, one.
-    assert found.registers <= (136 if kinds == "network" and arch < 90 and dtype != "fp32" else 128)
+    assert found.registers <= (REGISTERS.get((kinds, arch), 128) if dtype != "fp32" else 128)
     assert 2 * (found.shared + 1024) <= SHARED[arch] * 1024
     # What other blocks store during a launch must never be read through the read-only cache.
     assert found.read_only_loads == 0
@@ -78,12 +97,13 @@ def test_kernels_have_what_the_network_needs(batch: int) -> None:
         tasks = program.tasks[int(launch["first_task"]) :][: int(launch["task_count"])]
         ops = program.ops[np.unique(tasks["op"])]
         ragged = any(op["kind"] == OpKind.CONV and op["in_channels"] % PANEL for op in ops)
-        kinds = sum({1 << int(op["kind"]) for op in ops}) | ragged << 7
+        cut = any(op["part_depth"] for op in ops)
+        kinds = sum({1 << int(op["kind"]) for op in ops}) | ragged << 7 | cut << 8
         needed.add(kinds_for(kinds))
         products = ops[ops["kind"] == OpKind.CONV]
         chosen = variant("fp16", set(products["tile_rows"].tolist()), set(products["tile_columns"].tolist()))
         assert chosen in VARIANTS["fp16"]
-    assert needed == ({KINDS["network"]} if batch == 1 else set(KINDS.values()))
+    assert needed == ({KINDS["parts"]} if batch == 1 else {KINDS["module"], KINDS["network"]})
 
 
 @pytest.mark.parametrize("arch", [80, 90])
@@ -103,6 +123,50 @@ def test_memory_order(arch: int) -> None:
     assert len(cleared) >= 3 and len(tile) + len(cleared) == len(stores)  # ticket, blocks, counters
     assert "bar.sync" in ptx[fences[0] : min(tile)]
     assert "bar.sync" in ptx[max(tile) : releases[0]]
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_memory_order_of_parts(arch: int) -> None:
+    """A part's sums are behind a barrier when it arrives, which releases and acquires; the last one's loads of all
+    parts are behind a fence of all threads and a barrier, and ordinary ones."""
+    ptx: str = compile_walk("fp16", VARIANTS["fp16"][0], KINDS["parts"], arch).asm["ptx"]
+    adds = [m.start() for m in re.finditer(r"atom\.global\S*\.acq_rel\.add\b", ptx)]
+    fences = [m.start() for m in re.finditer(r"fence\.acq_rel\.gpu", ptx)]
+    arrivals = adds[:-1]  # the last one is the launch's end
+    assert len(arrivals) == len(fences) - 1 == 4  # of each size of tile
+    for arrival in arrivals:
+        stores = [m.start() for m in re.finditer(r"\bst\.global", ptx[:arrival])]
+        assert "bar.sync" in ptx[stores[-1] : arrival]
+        fence = min(place for place in fences if place > arrival)
+        load = re.search(r"\bld\.global\S*", ptx[fence:])
+        assert load is not None and "nc" not in load[0].split(".")
+        assert "bar.sync" in ptx[fence : fence + load.start()]
+
+
+@pytest.mark.parametrize("kinds", KINDS)
+def test_a_launch_waits_for_the_one_before_it_first(kinds: str) -> None:
+    """Programmatic dependent launch: before anything in memory is read or written."""
+    for arch in (80, 90):
+        ptx: str = compile_walk("fp16", VARIANTS["fp16"][0], KINDS[kinds], arch).asm["ptx"]
+        waits = [m.start() for m in re.finditer(r"griddepcontrol\.wait", ptx)]
+        assert len(waits) == (arch >= DEPENDENT_FROM)
+        memory = re.search(r"\b(ld|st|atom|red|cp|prefetch)\.\S*global", ptx)
+        assert memory is not None
+        if waits:
+            assert waits[0] < memory.start()
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_what_a_task_needs_of_the_tables_is_there_before_it_waits(arch: int) -> None:
+    """And its weights are asked for."""
+    ptx: str = compile_walk("fp16", VARIANTS["fp16"][0], KINDS["module"], arch).asm["ptx"]
+    (poll, *_) = re.finditer(r"ld\.volatile\.global", ptx)
+    fetch = [m.start() for m in re.finditer(r"prefetch\.global\.L2", ptx)]
+    assert fetch and max(fetch) < poll.start()
+    words = [m.start() for m in re.finditer(r"\bld\.global\.b32", ptx)]
+    begin = ptx.index(".entry")
+    before = sum(begin < place < poll.start() for place in words)
+    assert before > 25  # of the task's record and its op's
 
 
 @pytest.mark.parametrize("arch", [80, 90])

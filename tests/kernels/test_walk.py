@@ -26,6 +26,7 @@ from inception_engine.network import INPUT, LRN, Concat, Layer, MaxPool, Network
 from inception_engine.spec import GOOGLENET, TABLE, InceptionRow, Spec
 from tests.kernels import interpreted
 from tests.random_networks import random_network
+from tests.runtime.test_emulation import CUT
 from tests.tolerances import violations
 
 pytestmark = pytest.mark.parity
@@ -66,12 +67,13 @@ MODULES = tuple(row.name for row in TABLE if isinstance(row, InceptionRow))
 NARROW = Spec(width=0.25)
 UNPADDED = Spec(width=0.25, pool_padding="none")
 SMALL = Spec(width=0.25, input_size=64, classes=11)
+SMALLER = Spec(width=0.25, input_size=32, classes=11)
 REUSED = dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, delay=1)  # JOINs, memory that is written again
 CASES = {
     f"{case.name}-{case.dtype}": case
     for case in (
         *(module(name, grids=BOTH if name == "5b" else ONE_BLOCK) for name in MODULES),
-        *(module(name, dtype="fp32", grids=TASK_PER_BLOCK) for name in ("3a", "4a", "4d")),
+        module("4d", dtype="fp32", grids=TASK_PER_BLOCK),
         module("5b", dtype="fp32"),
         module("4b", dtype="bf16", grids=ONE_BLOCK),  # reduces of 24 channels
         module("5b", dtype="bf16"),
@@ -91,22 +93,30 @@ CASES = {
         Case("stem", last="pool2", spec=Spec(input_size=56), dtype="bf16", grids=ONE_BLOCK),
         Case("head", first="avgpool", spec=Spec(classes=70), dtype="fp32", alone=None),
         Case("head", first="avgpool", batch=3, max_batch=4),
-        Case(
-            "network", spec=SMALL, batch=2, max_batch=3, alone=("conv1", "3a/3x3", "5b/pool_proj", "logits")
-        ),
-        Case("network", spec=SMALL, dtype="bf16", grids=ONE_BLOCK),
-        Case("network", spec=SMALL, dtype="fp32", grids=TASK_PER_BLOCK),
+        Case("network", spec=SMALL, batch=2, max_batch=3, alone=("3a/3x3", "logits")),
+        Case("network", spec=SMALLER, dtype="bf16", grids=ONE_BLOCK),
+        Case("network", spec=SMALLER, dtype="fp32", grids=TASK_PER_BLOCK),
         # As a plan for small batches is: one launch, with its head and its outputs.
+        Case("launch", spec=SMALL, target="cuda", batch=2, max_batch=3, alone=("logits",)),
+        Case("launch-outputs", spec=SMALLER, target="cuda", alone=("logits", "probabilities"), every=False),
+        Case("network-reuse", spec=SMALLER, batch=2, max_batch=3, every=False),
+        Case("network-reuse", spec=SMALLER, dtype="fp32", every=False, grids=TASK_PER_BLOCK),
+        Case("launch-reuse", spec=SMALLER, target=REUSED, every=False),
+        # K in parts, by one block and by one for each; in memory that others use, too.
+        module("5a", "5a-parts", target=CUT, spec=NARROW, batch=2, max_batch=3),
         Case(
-            "launch", spec=SMALL, target="cuda", batch=2, max_batch=3, alone=("3a/3x3", "logits", "softmax")
+            "parts", spec=SMALLER, target=CUT, batch=2, max_batch=3, alone=("5b/3x3", "logits"), dtype="bf16"
         ),
-        Case("launch-outputs", spec=SMALL, target="cuda", alone=("logits", "probabilities"), every=False),
-        Case("network-reuse", spec=SMALL, batch=2, max_batch=3, every=False),
-        Case("network-reuse", spec=SMALL, dtype="fp32", every=False),
-        Case("launch-reuse", spec=SMALL, target=REUSED, every=False),
+        Case(
+            "parts-reuse",
+            spec=SMALLER,
+            target=dataclasses.replace(CUT, reuse=True, delay=1, most_parts=5),
+            every=False,
+            dtype="fp32",
+        ),
     )
 }
-RANDOM_NETWORKS = 12
+RANDOM_NETWORKS = 8
 
 
 def part(network: Network, first: str, last: str, size: tuple[int, int]) -> Network:
@@ -239,7 +249,7 @@ def random_started(seed: int) -> tuple[Network, np.ndarray, Future[dict[str, np.
         network = random_network(rng)
         images = rng.standard_normal((2, *network.input_shape), dtype=np.float32)
         try:
-            target = (CUDA, "cuda")[seed % 2]  # a launch for each module, or one
+            target = (CUDA, "cuda", CUT)[seed % 3]  # a launch for each module; one; one with K in parts
             plan = ie.compile(network, targets=(target,), dtype="fp32", max_batch=3, keep_all=True)
         except ie.compiler.CompileError:
             continue

@@ -20,12 +20,13 @@ import pytest
 import inception_engine as ie
 from inception_engine import binding, reference
 from inception_engine.compiler.plan import NONE, Plan
+from inception_engine.compiler.targets import Target
 from inception_engine.network import Conv, Linear, MaxPool, Network
 from tests.driver.build import build_driver
 from tests.runtime import archives
-from tests.runtime.archives import AVERAGE_POOL, CONV, EXPORTS, MAX_POOL, PTX, RAGGED, Archive, Kernel
+from tests.runtime.archives import AVERAGE_POOL, CONV, EXPORTS, MAX_POOL, PARTS, PTX, RAGGED, Archive, Kernel
 from tests.runtime.cuda_programs import loaded
-from tests.runtime.test_emulation import SMALL, compilable, outputs, rounded
+from tests.runtime.test_emulation import CUT, SMALL, TARGETS, compilable, outputs, rounded
 from tests.tolerances import TOLERANCES, error, violations
 
 ROOT = Path(__file__).parents[2]
@@ -74,8 +75,10 @@ def machine(installation: Path, tmp_path: Path) -> Machine:
     return run
 
 
-def compiled(network: Network, dtype: str, *batches: int, keep_all: bool = True) -> Plan:
-    return ie.compile(network, targets=("cuda",), dtype=dtype, batches=batches, keep_all=keep_all)
+def compiled(
+    network: Network, dtype: str, *batches: int, keep_all: bool = True, target: str | Target = "cuda"
+) -> Plan:
+    return ie.compile(network, targets=(target,), dtype=dtype, batches=batches, keep_all=keep_all)
 
 
 def normal(network: Network, batch: int, seed: int = 0) -> np.ndarray:
@@ -111,10 +114,10 @@ def tiny() -> Network:
 
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plan of two programs, with images for both, in each format."""
+    """A plan of two programs, with images for both, in each format; K is cut where tiles are few."""
     folder = tmp_path_factory.mktemp("ways")
     network = ie.googlenet(width=0.25, input_size=64, classes=16)
-    compiled(network, "fp16", 1, 4).save(folder / "ways.plan")
+    compiled(network, "fp16", 1, 4, target=CUT).save(folder / "ways.plan")
     np.savez(
         folder / "ways.npz",
         f1=normal(network, 1), f3=normal(network, 3), f4=normal(network, 4), u1=photos(network, 1),
@@ -182,13 +185,13 @@ def test_random_networks_against_the_walking_cpu(dtype: str, machine: Machine, t
     """What an independent walk of the same plan gives that rounds at the same places."""
     networks = [compilable(seed) for seed in range(12)]
     images = [normal(network, 2, seed) for seed, network in enumerate(networks)]
-    plans = [compiled(network, dtype, 3) for network in networks]
+    plans = [compiled(network, dtype, 3, target=TARGETS[i % 2]) for i, network in enumerate(networks)]
     for i, plan in enumerate(plans):
         plan.save(tmp_path / f"{i:02}.plan")
         np.savez(tmp_path / f"{i:02}.npz", f2=images[i])
     machine("networks")
     for i, (network, plan) in enumerate(zip(networks, plans, strict=True)):
-        expected = outputs(network, images[i], dtype)
+        expected = outputs(network, images[i], dtype, TARGETS[i % 2])
         found = shaped(np.load(tmp_path / f"{i:02}.out.npz"), "f2", plan, expected)
         assert found.keys() == expected.keys()
         assert violations(found, expected, "logits", dtype) == [], i
@@ -249,6 +252,8 @@ def fits(kernel: Kernel, plan: Plan, launch: np.void) -> bool:
         kinds |= kind | (EXPORTS if op["out_buffer"] in outputs else 0)
         if kind == CONV and op["in_channels"] % 16:
             kinds |= RAGGED
+        if op["part_depth"]:
+            kinds |= PARTS
         rows.add(int(op["tile_rows"]))
         if kind & (CONV | MAX_POOL | AVERAGE_POOL):
             columns.add(int(op["tile_columns"]))
@@ -389,7 +394,8 @@ def cases(tiny_files: Path) -> Callable[..., None]:
     both = ie.compile(tiny(), targets=("cpu", "cuda"), max_batch=2)
     both.save(tiny_files / "both.plan")
     ie.compile(tiny(), max_batch=2).save(tiny_files / "cpu.plan")
-    for name in ("both", "cpu"):
+    compiled(tiny(), "fp16", 2, target=CUT).save(tiny_files / "cut.plan")
+    for name in ("both", "cpu", "cut"):
         shutil.copy(tiny_files / "tiny.npz", tiny_files / f"{name}.npz")
 
     def write(*lines: str) -> None:
@@ -541,12 +547,13 @@ def test_launches_without_a_kernel(machine: Machine, cases: Callable[..., None],
         "dtype": {"dtypes": (archives.FP32,)},
     }.items():
         archives.standard(**options).save(tmp_path / name)  # type: ignore[arg-type]
-    cases(
-        *(f"{name} tiny {name} cuda" for name in ("rows", "columns", "kinds", "ragged", "exports", "dtype"))
-    )
+    archives.standard(kinds=archives.ALL_KINDS & ~PARTS).save(tmp_path / "parts")
+    names = ("rows", "columns", "kinds", "ragged", "exports", "dtype")
+    cases(*(f"{name} tiny {name} cuda" for name in names), "parts cut parts cuda", "whole tiny parts cuda")
     machine("refusals")
     found = answers(tmp_path)
-    for name in ("rows", "columns", "kinds", "ragged", "exports"):
+    assert found["whole"] == ("cuda", "")
+    for name in ("rows", "columns", "kinds", "ragged", "exports", "parts"):
         status, message = found[name]
         assert status == "IE_ERROR_NO_PROGRAM", (name, status, message)
         assert message.startswith("launch ") and "no kernel for tiles of 32 x 32" in message, message

@@ -14,16 +14,22 @@ import pytest
 import inception_engine as ie
 from inception_engine import reference
 from inception_engine.compiler import CompileError
+from inception_engine.compiler.targets import CUDA_ONE_LAUNCH, Target
 from inception_engine.network import INPUT, Conv, Layer, Network
 from tests.random_networks import random_images, random_network
 from tests.tolerances import TOLERANCES, error, violations
 
 BITS = {"fp16": 11, "bf16": 8}
 SMALL = ie.googlenet(width=0.25, input_size=64, classes=16)
+# One launch, and K of whatever op has few tiles cut into parts.
+CUT = dataclasses.replace(CUDA_ONE_LAUNCH, part_tasks=64, least_depth=64, most_parts=3)
+TARGETS: tuple[str | Target, ...] = ("cuda", CUT)
 
 
-def outputs(network: Network, images: np.ndarray, dtype: str, **options: object) -> dict[str, np.ndarray]:
-    plan = ie.compile(network, targets=("cuda",), dtype=dtype, max_batch=len(images) + 1, keep_all=True)
+def outputs(
+    network: Network, images: np.ndarray, dtype: str, target: str | Target = "cuda", **options: object
+) -> dict[str, np.ndarray]:
+    plan = ie.compile(network, targets=(target,), dtype=dtype, max_batch=len(images) + 1, keep_all=True)
     with ie.Engine(plan, emulate=True, poison=True, **options) as engine:  # type: ignore[arg-type]
         return engine.run(images, outputs=list(engine.outputs))
 
@@ -56,7 +62,7 @@ def rounded(network: Network, dtype: str) -> Network:
 def test_random_networks_in_float32(seed: int) -> None:
     network = compilable(seed)
     images = random_images(np.random.default_rng(seed), network, 2)
-    actual = outputs(network, images, "fp32", threads=1 + seed % 5)
+    actual = outputs(network, images, "fp32", TARGETS[seed % 2], threads=1 + seed % 5)
     expected = reference.run(network, images, keep="all")
     shared = {name: expected[name] for name in expected if name in actual}
     assert len(shared) > 0.5 * len(expected)
@@ -82,12 +88,13 @@ def test_half_precision_is_rounded_at_every_layer(dtype: str) -> None:
             assert (actual[name].astype(np.float16) == actual[name]).all() or dtype == "bf16"
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=["cuda", "parts"])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
-def test_threads_and_instruction_sets_change_nothing(dtype: str) -> None:
+def test_threads_and_instruction_sets_change_nothing(dtype: str, target: str | Target) -> None:
     images = np.random.default_rng(0).standard_normal((3, *SMALL.input_shape), dtype=np.float32)
-    first = outputs(SMALL, images, dtype, threads=1)
+    first = outputs(SMALL, images, dtype, target, threads=1)
     for threads in (2, 5):
-        again = outputs(SMALL, images, dtype, threads=threads)
+        again = outputs(SMALL, images, dtype, target, threads=threads)
         assert all((first[name] == again[name]).all() for name in first)
 
 

@@ -28,6 +28,7 @@ from tests.plans import (
     MEAN,
     NONE,
     NORM,
+    PANEL,
     POOL,
     PROBABILITIES,
     RELU,
@@ -441,6 +442,109 @@ BROKEN: list[tuple[str, str, Change]] = [
 ]
 
 
+def parts_task(number: int, **fields: int) -> Change:
+    """Of the classifier's tasks, which are its parts."""
+    return lambda p: vars(p.tasks[tasks_of(p, CLASSIFIER)[number]]).update(fields)
+
+
+def place_of_parts(offset_of: int) -> Change:
+    """The classifier's sums lie over a buffer of another op."""
+
+    def apply(program: Program) -> None:
+        sums = program.buffers[program.ops[CLASSIFIER].part_buffer]
+        sums.offset = program.buffers[program.ops[offset_of].out_buffer].offset
+        plans.fit_arena(program)
+
+    return apply
+
+
+def shorten_parts(program: Program) -> None:
+    program.buffers[program.ops[CLASSIFIER].part_buffer].rows -= 1
+    plans.fit_arena(program)
+
+
+def signal_an_arrival(program: Program) -> None:
+    program.tasks[tasks_of(program, PROBABILITIES)[0]].signal = program.ops[CLASSIFIER].first_arrival
+
+
+def wait_for_an_arrival(program: Program) -> None:
+    lists = program.wait_lists()
+    lists[-1].append(WAIT.new(counter=program.ops[CLASSIFIER].first_arrival, target=3))
+    program.set_wait_lists(lists)
+
+
+# The same for small_program(part_depth=16), whose classifier's K of 48 is cut into three.
+BROKEN_PARTS: list[tuple[str, str, Change]] = [
+    ("a place without parts", "IE_PLAN_VALUE", set_op(CONV_1X1, part_buffer=1)),
+    ("arrivals without parts", "IE_PLAN_VALUE", set_op(CONV_1X1, first_arrival=1)),
+    ("parts of a pool", "IE_PLAN_VALUE", set_op(POOL, part_depth=16)),
+    ("one part", "IE_PLAN_VALUE", set_op(CLASSIFIER, part_depth=48)),
+    ("half a panel in a part", "IE_PLAN_ALIGNMENT", set_op(CLASSIFIER, part_depth=24)),
+    ("no buffer for parts", "IE_PLAN_VALUE", set_op(CLASSIFIER, part_buffer=HUGE)),
+    ("parts beyond their buffer", "IE_PLAN_BOUNDS", shorten_parts),
+    ("parts of huge tiles", "IE_PLAN_BOUNDS", set_op(CLASSIFIER, tile_columns=2**24 - 16)),
+    ("no such arrivals", "IE_PLAN_VALUE", set_op(CLASSIFIER, first_arrival=HUGE)),
+    ("arrivals that are signals", "IE_PLAN_COUNTER", set_op(CLASSIFIER, first_arrival=0)),
+    ("a signal for an arrival", "IE_PLAN_COUNTER", signal_an_arrival),
+    ("a wait for an arrival", "IE_PLAN_COUNTER", wait_for_an_arrival),
+    ("a part twice", "IE_PLAN_TILES", parts_task(1, part=0)),
+    ("no such part", "IE_PLAN_TILES", parts_task(2, part=3)),
+    ("a part of what has none", "IE_PLAN_TILES", set_task(0, part=1)),
+    ("longer parts, fewer of them", "IE_PLAN_TILES", set_op(CLASSIFIER, part_depth=32)),
+    (
+        "parts in a buffer of another op",
+        "IE_PLAN_OVERLAP",
+        lambda p: set_op(CLASSIFIER, part_buffer=p.ops[CONV_3X3].out_buffer)(p),
+    ),
+    ("parts over the input", "IE_PLAN_REUSE", place_of_parts(MEAN)),
+    ("parts over the result", "IE_PLAN_REUSE", place_of_parts(CLASSIFIER)),
+]
+
+
+@pytest.mark.parametrize(("status", "change"), [pytest.param(s, c, id=name) for name, s, c in BROKEN_PARTS])
+def test_each_rule_of_parts_refuses(status: str, change: Change) -> None:
+    program = small_program(1, part_depth=16)
+    assert verdict(plan_file(program)) == "IE_OK"
+    happens_before.check(program)
+    change(program)
+    assert verdict(plan_file(program.count())) == status
+    assert status in proof_rules.violations(program)
+
+
+@pytest.mark.parametrize("op", [CONV_1X1, PROBABILITIES])
+def test_parts_in_memory_that_others_have_used_or_will_use(op: int) -> None:
+    program = small_program(1, part_depth=16)
+    place_of_parts(op)(program)
+    assert verdict(plan_file(program)) == "IE_OK"
+    happens_before.check(program)
+
+
+def test_parts_are_float32() -> None:
+    build = Builder((32, 1, 1), dtype=plans.FP16)
+    image, result = build.buffer(1, 32), build.buffer(1, 5)
+    build.op(INPUT, NONE, image)
+    build.op(CONV, image, result, in_h=1, in_w=1, part_depth=PANEL)
+    build.output(result, 1, 1)
+    program = build.finish()
+    assert verdict(plan_file(program)) == "IE_OK"
+    sums = program.buffers[program.ops[1].part_buffer]
+    sums.dtype, sums.rows = plans.FP16, 2 * sums.rows
+    assert verdict(plan_file(program)) == "IE_PLAN_VALUE"
+    assert proof_rules.violations(program) == {"IE_PLAN_VALUE"}
+
+
+def test_at_most_64_parts() -> None:
+    for channels, status in ((64 * PANEL, "IE_OK"), (65 * PANEL, "IE_PLAN_VALUE")):
+        build = Builder((channels, 1, 1))
+        image, result = build.buffer(1, channels), build.buffer(1, 5)
+        build.op(INPUT, NONE, image)
+        build.op(CONV, image, result, in_h=1, in_w=1, part_depth=PANEL)
+        build.output(result, 1, 1)
+        program = build.finish()
+        assert verdict(plan_file(program)) == status
+        assert (proof_rules.violations(program) or {"IE_OK"}) == {status}
+
+
 def broken(change: Change) -> Program:
     program = small_program()
     program.header.counter_count += 1  # one more than is used, for a wait that nobody signals
@@ -683,14 +787,17 @@ def test_random_and_mutated_programs() -> None:
     rng = random.Random(2014)
     found: Counter[str] = Counter()
     refused_though_safe: Counter[str] = Counter()
+    cut = 0  # accepted programs with an op whose K is cut
     for _ in range(5000):
         program = random_program(rng)
         if rng.random() < 0.7:
             program = mutated(program, rng)
         status = judge(program)
         found[status] += 1
+        cut += status == "IE_OK" and any(op.part_depth for op in program.ops)
         if status in ("IE_PLAN_MISSING_WAIT", "IE_PLAN_REUSE") and is_safe(program):
             refused_though_safe[status] += 1
+    assert cut > 100
     print(f"verdicts: {dict(found.most_common())}; refused though safe: {dict(refused_though_safe)}")
     # Both sides of the border are well populated, and the rules lose few safe programs.
     assert 0.2 < found["IE_OK"] / 5000 < 0.6
@@ -794,6 +901,23 @@ def test_damaged_programs_with_a_mended_hash() -> None:
 )
 def test_brute_force_finds(change: Change, message: str) -> None:
     program = broken(change)
+    with pytest.raises(happens_before.Hazard, match=message):
+        happens_before.check(program)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (parts_task(1, part=0), r"lacks parts"),
+        (signal_an_arrival, r"counted with something else"),
+        (place_of_parts(MEAN), r"overwrites what it reads"),
+        (set_op(CLASSIFIER, first_arrival=HUGE), r"counted with something else"),
+        (lambda p: set_buffer(p.ops[CLASSIFIER].part_buffer, rows=2)(p), r"lie outside buffer"),
+    ],
+)
+def test_brute_force_finds_in_parts(change: Change, message: str) -> None:
+    program = small_program(1, part_depth=16)
+    change(program)
     with pytest.raises(happens_before.Hazard, match=message):
         happens_before.check(program)
 

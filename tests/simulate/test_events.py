@@ -11,9 +11,10 @@ import pytest
 
 from inception_engine import Network, compile, googlenet
 from inception_engine.compiler.plan import NONE, LaunchMode, Program
-from inception_engine.compiler.targets import CUDA
+from inception_engine.compiler.targets import CUDA, Target
 from inception_engine.simulate import Gpu, Run, SimulationError, simulate
 from inception_engine.simulate.path import COSTS, bounds, critical_path
+from tests.runtime.test_emulation import CUT
 from tests.simulate.programs import (
     COMPUTE,
     DEPENDENCY,
@@ -36,9 +37,13 @@ def network() -> Network:
     return googlenet(0, width=0.25, input_size=64, classes=10)
 
 
-@pytest.fixture(scope="module", params=[LaunchMode.MODULE, LaunchMode.NETWORK], ids=["modules", "network"])
+@pytest.fixture(
+    scope="module",
+    params=[CUDA, dataclasses.replace(CUDA, launch=LaunchMode.NETWORK), CUT],
+    ids=["modules", "network", "parts"],
+)
 def program(request: pytest.FixtureRequest, network: Network) -> Program:
-    target = dataclasses.replace(CUDA, launch=request.param)
+    target: Target = request.param
     return compile(network, targets=(target,), dtype="fp16", max_batch=4).programs[0]
 
 
@@ -77,6 +82,23 @@ def test_a_wait_needs_all_signals() -> None:
     assert run.end[2] == late
     assert run.start[4] == late + DEPENDENCY and run.cause[4] == 2
     assert critical_path(run).tasks == [4, 2, 1]
+
+
+def test_the_last_part_adds_up() -> None:
+    """Three parts of one tile on two workers: the third, which begins when a worker is free again, comes last and
+    gathers; then the counter is signalled."""
+    table = toy_program([((), 0), ((), 0), ((), 0), ((0,), NONE)])
+    ops = np.concatenate([table.ops, table.ops])
+    ops[0]["part_depth"], ops[0]["in_channels"] = SIDE, 3 * SIDE
+    ops[0]["out_h"] = ops[0]["in_h"] = 1
+    table.tasks["row"], table.tasks["part"], table.tasks["op"] = 0, [0, 1, 2, 0], [0, 0, 0, 1]
+    run = simulate(dataclasses.replace(table, ops=ops), toy_gpu(multiprocessors=2))
+    first = LAUNCH + TICKET + BODY
+    third = first + TICKET + BODY
+    assert run.end.tolist()[:3] == [first, first, third + DEPENDENCY]  # the parts lie a dependency away
+    assert run.gathering.tolist() == [0, 0, DEPENDENCY, 0]
+    assert run.start[3] == third + 2 * DEPENDENCY and run.cause[3] == 2
+    assert critical_path(run).by_cost["parts"] == DEPENDENCY
 
 
 def test_launches_follow_each_other() -> None:
@@ -159,7 +181,8 @@ def test_one_worker_takes_the_sum(program: Program) -> None:
         len(program.tasks) * gpu.ticket_seconds
         + sum(-(-int(count) // 32) for count in program.tasks["wait_count"]) * gpu.poll_seconds
     )
-    assert run.seconds == pytest.approx(alone.sum() + fixed + len(program.launches) * gpu.launch_seconds)
+    fixed += run.gathering.sum() + len(program.launches) * gpu.launch_seconds
+    assert run.seconds == pytest.approx(alone.sum() + fixed)
 
 
 def longest_path(run: Run) -> float:
@@ -180,6 +203,9 @@ def longest_path(run: Run) -> float:
             before = [j for counter in waits["counter"] for j in signallers[int(counter)]]
             start = max([start, *(ends[j] + gpu.dependency_seconds for j in before)])
             ends.append(start + run.compute[i] + gpu.tile_seconds * bool(run.work.runs[i]))
+            parts = np.flatnonzero(run.work.tile == run.work.tile[i])
+            if run.work.tile[i] >= 0 and i == parts[-1]:
+                ends[-1] = max(ends[j] for j in parts) + gpu.dependency_seconds
         begin = max(ends)
     return begin
 

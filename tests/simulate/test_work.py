@@ -8,11 +8,13 @@ import pytest
 from inception_engine import Network, compile, googlenet
 from inception_engine.compiler.inspect import report
 from inception_engine.compiler.plan import Program
+from inception_engine.compiler.targets import CUDA_ONE_LAUNCH
 from inception_engine.network import LRN, Conv, Linear, MaxPool, Softmax
 from inception_engine.simulate import Gpu
 from inception_engine.simulate.gpu import COSTS, SimulationError
 from inception_engine.simulate.path import compulsory_bytes
 from inception_engine.simulate.work import work
+from tests.runtime.test_emulation import CUT
 from tests.simulate.programs import FREE, SQUARE, toy_gpu
 
 # 9 x 9 pixels are 81 rows: tiles of 64 and 17.
@@ -89,6 +91,26 @@ def test_arithmetic_is_what_inspect_reports() -> None:
     flops = work(plan.programs[0], toy_gpu(tensor_flop_per_second=1.0), 3).compute.sum()
     executed = report(plan)["macs"]["executed"]
     assert flops == pytest.approx(2 * 3 * executed, rel=1e-6)
+
+
+def test_parts_share_the_work_of_their_tile() -> None:
+    """Arithmetic and loads add up to those of a whole K; each part stores its sums, and one reads them all."""
+    network = googlenet(0, width=0.25, input_size=64, classes=10)
+    whole, cut = (
+        compile(network, targets=(target,), dtype="fp16").programs[0] for target in (CUDA_ONE_LAUNCH, CUT)
+    )
+    gpu = toy_gpu(tensor_flop_per_second=1.0, l2_bytes_per_second=1.0)
+    before, after = work(whole, gpu, 1), work(cut, gpu, 1)
+    assert after.compute.sum() == pytest.approx(before.compute.sum(), rel=1e-6)
+    parts = cut.ops[np.where(after.tile >= 0, cut.tasks["op"], 0)]
+    is_part = after.tile >= 0
+    sums = 4 * (parts["tile_rows"] * parts["tile_columns"]).astype(np.int64) * is_part
+    last = np.array([max(np.flatnonzero(after.tile == tile)) for tile in np.unique(after.tile[is_part])])
+    count = np.bincount(after.tile[is_part])
+    assert is_part.sum() > 100 and count.max() == 3
+    stored = after.gathering[last] - count[after.tile[last]] * sums[last]
+    assert (stored >= 0).all() and (stored <= 2 * 64 * 64).all()
+    assert after.traffic.sum() + stored.sum() == pytest.approx(before.traffic.sum() + sums.sum(), rel=1e-6)
 
 
 def test_compulsory_bytes(program: Program) -> None:

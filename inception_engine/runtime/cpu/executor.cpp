@@ -17,6 +17,7 @@
 #include "counter.h"
 #include "half.h"
 #include "kernels.h"
+#include "parts.h"
 
 namespace ie::cpu {
 namespace {
@@ -97,6 +98,7 @@ BoundProgram bind(const Program& program, std::byte* arena, const std::byte* wei
       view.weights = converted;
       converted += op.weight_bytes / sizeof(uint16_t);
     }
+    if (op.part_depth != 0) view.parts = element(op.part_buffer, 0);
     bound.ops.push_back(view);
   }
   return bound;
@@ -137,7 +139,8 @@ class Executor::Machine {
   void leave();
   void walk(uint32_t worker);
   bool wait(Counter& counter, uint32_t target, bool bounded);
-  void compute(const TaskRecord& task, const Scratch& scratch) const;
+  void compute(const TaskRecord& task, const Scratch& scratch);
+  bool compute_part(const TaskRecord& task, const OpView& view, const Tile& tile);
   void look_ahead(uint32_t task, Scratch& scratch) const;
   void copy_output(const ie_output& output) const;
 
@@ -287,14 +290,31 @@ void Executor::Machine::look_ahead(uint32_t task, Scratch& scratch) const {
   }
 }
 
-void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) const {
+// One part of K of a tile; who comes last adds the parts up. Returns whether the tile is finished.
+bool Executor::Machine::compute_part(const TaskRecord& task, const OpView& view, const Tile& tile) {
+  const OpRecord& op = *view.record;
+  const uint64_t count = part_count(op), number = tile_number(op, task.row, task.column);
+  const size_t size = size_t{op.tile_rows} * op.tile_columns;
+  float* parts = view.parts + number * count * size;
+  sum_part(view, tile, task.part, parts + task.part * size);
+  std::atomic<uint32_t>& arrived = counters_[op.first_arrival + number].value;
+  if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 != count) return false;
+  add_parts(view, tile, parts, count);
+  return true;
+}
+
+void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) {
   const OpView& view = current_->ops[task.op];
   const OpRecord& op = *view.record;
   const uint64_t rows = uint64_t(input_.batch) * op.out_h * op.out_w;
   if (task.row >= rows) return;  // of an image that this batch does not have
   const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
                      std::min(op.tile_columns, op.out_padded - task.column)};
-  kernels_.by_kind[op.kind](view, tile, scratch);
+  if (op.part_depth == 0) {
+    kernels_.by_kind[op.kind](view, tile, scratch);
+  } else if (!compute_part(task, view, tile)) {
+    return;
+  }
   if (!current_->rounds(op.out_buffer)) return;
   for (size_t row = tile.row; row < size_t(tile.row) + tile.rows; ++row) {
     float* out = view.out + row * view.out_pitch + tile.column;

@@ -20,6 +20,7 @@ struct OpView {
   size_t in_pitch, out_pitch;
   const float* weights;  // for INPUT: scales, then shifts
   const float* bias;
+  float* parts;  // sums of the parts of K; null where K is whole
 };
 
 // Rows and columns [begin, begin + count) of an op's output; the rows are those that the running batch has.

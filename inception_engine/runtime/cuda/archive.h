@@ -8,7 +8,7 @@
 //     other has. PTX runs on its arch and all later ones.
 //  4. `walk` runs the tasks of one launch (plan_format.h, 11 and 12). Its parameters are those of WalkParameters, in
 //     that order and of those sizes. `kinds` has a bit 1 << OpKind for every kind that it can run, and kRagged if
-//     that includes convolutions whose in_channels are no multiple of 16, and kExports if it can store `result`, which
+//     that includes convolutions whose in_channels are no multiple of 16, kParts if those whose K is cut, and kExports if it can store `result`, which
 //     a launch with an op that writes an output's buffer needs. `rows` has the bit 1 << log2(n) for every
 //     tile_rows n that it can run; `columns` the same for the tile_columns of CONV, MAX_POOL and AVERAGE_POOL; other
 //     kinds may have any.
@@ -39,7 +39,8 @@ enum class Form : uint32_t { kCubin = 1, kPtx = 2 };
 enum KernelFlag : uint32_t {
   kWaitsItself = 1
 };  // for the kernel before it: it may be launched while that one ends
-constexpr uint32_t kExports = 1u << 0, kRagged = 1u << 7;  // bits of `kinds` beside the OpKinds
+constexpr uint32_t kExports = 1u << 0, kRagged = 1u << 7,
+                   kParts = 1u << 8;  // bits of `kinds` beside the OpKinds
 
 struct ArchiveHeader {
   char magic[8];

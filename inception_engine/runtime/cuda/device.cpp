@@ -54,6 +54,7 @@ Needs needs_of(const Program& program, const LaunchRecord& launch) {
     const auto kind = OpKind(op.kind);
     needs.kinds |= 1u << op.kind;
     if (kind == OpKind::kConv && op.in_channels % kPanel != 0) needs.kinds |= kRagged;
+    if (op.part_depth != 0) needs.kinds |= kParts;
     const auto writes = [&](const OutputRecord& output) { return output.buffer == op.out_buffer; };
     if (std::any_of(program.outputs.begin(), program.outputs.end(), writes)) needs.kinds |= kExports;
     needs.rows |= bit_of(op.tile_rows, &needs.possible);
