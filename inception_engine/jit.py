@@ -30,7 +30,8 @@ from inception_engine.errors import (
 from inception_engine.kernels import walk as kernel
 from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
-from inception_engine.kernels.variants import SPECIALISE_FROM, Variant, kinds_for, variant
+from inception_engine.kernels.tuning import specialise_from
+from inception_engine.kernels.variants import Variant, kinds_for, variant
 from inception_engine.network import Shape
 from inception_engine.specialised import ModuleLaunch, find
 
@@ -109,9 +110,9 @@ class TritonExecutor:
         """Prove the plan, copy it to ``device`` (default: the current CUDA device; interpreted: the CPU).
 
         ``specialise``: whether Inception modules take the kernel ``module`` where it fits (half precision; compute
-        capability 9.0); None: where it was measured to be faster. For tests: ``one_task_per_block``: a grid as large as
-        the launch instead of as the GPU. ``poison``: the arena is filled with NaN before each run. Raises PlanError,
-        NoProgramError and DeviceError.
+        capability 9.0 or newer); None: where it was measured to be faster (kernels/tuned). For tests:
+        ``one_task_per_block``: a grid as large as the launch instead of as the GPU. ``poison``: the arena is filled
+        with NaN before each run. Raises PlanError, NoProgramError and DeviceError.
         """
         self.device = _device(device)
         self._loop, self._poison = not one_task_per_block, poison
@@ -189,10 +190,14 @@ class TritonExecutor:
         """What runs the launch instead of ``walk``, if anything."""
         if self._specialise is False or self.dtype == torch.float32:
             return None
-        if self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) < (9, 0):
-            return None
+        capability = 0  # of the interpreter
+        if self.device.type == "cuda":
+            major, minor = torch.cuda.get_device_capability(self.device)
+            capability = 10 * major + minor
+            if capability < 90:
+                return None
         found = find(program, record)
-        if found is None or (self._specialise is None and found.pixels < SPECIALISE_FROM):
+        if found is None or (self._specialise is None and found.pixels < specialise_from(capability)):
             return None
         return ModuleLaunch(found, program, self._weights, processors)
 

@@ -18,11 +18,6 @@ KINDS = {
 }
 
 
-# From so many pixels (of a plan's largest batch) on, Inception modules take the kernel ``module`` of sm_90 and newer
-# instead of ``walk``. Never yet: no GPU has measured where it is faster.
-SPECIALISE_FROM = float("inf")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """``rows``, ``columns``: sides that its tiles may have. ``block_depth``: of a step of K. ``stages``: steps in

@@ -457,7 +457,8 @@ def test_the_binding_declares_what_the_header_does() -> None:
             for name in re.findall(r"\w+(?= *(?:,|$))", declaration)
         ]
         assert declared == [(field[0], ctypes.sizeof(field[1])) for field in fields._fields_], structure
-    for prefix, names in (("IE_DEVICE", binding.DEVICES), ("IE_ISA", binding.ISAS)):
+    enumerations = {"IE_DEVICE": binding.DEVICES, "IE_ISA": binding.ISAS, "IE_SPECIALISE": binding.SPECIALISE}
+    for prefix, names in enumerations.items():
         for value, name in enumerate(names):
             assert f"{prefix}_{name.upper()} = {value}" in HEADER
     assert f"#define IE_ABI_VERSION {binding.ABI_VERSION}u" in HEADER
