@@ -246,6 +246,7 @@ def test_a_forked_process_is_told_to_make_its_own(engine: Engine) -> None:
         ({"threads": -1}, errors.ArgumentError),
         ({"threads": 2**32}, errors.ArgumentError),
         ({"threads": 100_000}, errors.ArgumentError),
+        ({"specialise": "always"}, errors.ArgumentError),
     ],
 )
 def test_wrong_options_are_refused(plan: Plan, options: dict[str, Any], kind: type[Exception]) -> None:

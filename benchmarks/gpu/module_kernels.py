@@ -6,11 +6,10 @@ Both bring the module's input in, as any run does its images, and leave the resu
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from inception_engine.kernels import tuning
 from torch import Tensor
 
 from benchmarks.gpu.cases import ModuleCase
@@ -98,12 +97,6 @@ def proposal(
         "provenance": "measured",
         "source": f"{environment['gpu']}, {environment['date']}, {records}",
     }
-    document: dict[str, Any] = json.loads(_tuned().read_text(encoding="utf-8"))
+    document = tuning.document()
     document["generations"][environment["capability"].replace(".", "")] = entry
     return document
-
-
-def _tuned() -> Path:
-    from inception_engine.kernels import tuning
-
-    return Path(tuning.__file__).with_name("tuned") / "module.json"

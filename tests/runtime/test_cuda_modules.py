@@ -114,7 +114,8 @@ def test_networks_against_the_reference(
     network = MIXED()
     plan = compiled(network, dtype, 5)
     plan.save(tmp_path / "all.plan")
-    compiled(network, dtype, 6, keep_all=False).save(tmp_path / "reuse.plan")
+    reuse = compiled(network, dtype, 6, keep_all=False)
+    reuse.save(tmp_path / "reuse.plan")
     images = {f"f{batch}": normal(network, batch) for batch in (1, 2, 5)} | {"u3": photos(network, 3)}
     save(tmp_path / "all.npz", images)
     save(tmp_path / "reuse.npz", {key: images[key] for key in ("f5", "u3")})
@@ -125,7 +126,7 @@ def test_networks_against_the_reference(
         for launch, is_one in zip(program.launches, found(program), strict=True)
         if is_one
     ]
-    assert sorted(taken) == sorted([*SIZES, "4c"])
+    assert sorted(taken) == sorted([*SIZES, "4c"]) and sum(found(reuse.programs[0])) == len(taken)
     assert {line["execute"] for line in of_modules(log)} == {f"m{name}" for name in SIZES}
     actual, reused = np.load(tmp_path / "all.out.npz"), np.load(tmp_path / "reuse.out.npz")
     for key in ("f1", "f2", "f5"):
