@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import numpy as np
 import pytest
 
 import inception_engine as ie
-from inception_engine import reference
+from inception_engine import binding, reference
 from inception_engine.compiler.plan import Plan, Program
-from inception_engine.network import Concat, Conv, MaxPool, Network, Preprocess
-from tests.runtime import archives, machine, module_kernels
+from inception_engine.network import Concat, Conv, Layer, MaxPool, Network, Preprocess
+from tests.runtime import archives, module_kernels
+from tests.runtime import machine as machine_files
 from tests.runtime.archives import Archive
 from tests.runtime.machine import MULTIPROCESSORS, RESIDENT, Machine
 from tests.runtime.module_kernels import ModuleKernel
@@ -50,8 +52,9 @@ def kernels_of(dtype: str = "fp16", third: int = 5, **fields: object) -> list[Mo
 
 
 def inception(
-    side: tuple[int, int] = (6, 5), channels: int = 32, changed: str = "", **fields: Any
-) -> Network:
+    side: tuple[int, int] = (6, 5), channels: int = 32, changed: str = "",
+    widths: tuple[int, int, int, int, int, int] = (16, 16, 32, 24, 16, 16), **fields: Any,
+) -> Network:  # fmt: skip
     """One module and nothing else. ``changed``: a layer to which ``fields`` belong."""
     rng = np.random.default_rng(1)
 
@@ -62,14 +65,15 @@ def inception(
         half = (kernel // 2,) * 4
         return Conv(name=name, inputs=(source,), module="m", weight=weight, bias=bias, pads=half)
 
-    layers = [
-        conv("1x1", "input", 16, channels, 1),
-        conv("3x3_reduce", "input", 16, channels, 1),
-        conv("5x5_reduce", "input", 24, channels, 1),
-        conv("3x3", "3x3_reduce", 32, 16, 3),
-        conv("5x5", "5x5_reduce", 16, 24, 5),
+    n1, c3, n3, c5, n5, projected = widths
+    layers: list[Layer] = [
+        conv("1x1", "input", n1, channels, 1),
+        conv("3x3_reduce", "input", c3, channels, 1),
+        conv("5x5_reduce", "input", c5, channels, 1),
+        conv("3x3", "3x3_reduce", n3, c3, 3),
+        conv("5x5", "5x5_reduce", n5, c5, 5),
         MaxPool(name="pool", inputs=("input",), module="m", kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)),
-        conv("projection", "pool", 16, channels, 1),
+        conv("projection", "pool", projected, channels, 1),
         Concat(name="out", inputs=("1x1", "3x3", "5x5", "projection"), module="m"),
     ]
     layers = [dataclasses.replace(each, **fields) if each.name == changed else each for each in layers]
@@ -91,7 +95,7 @@ def specialising(installation: Path, tmp_path_factory: pytest.TempPathFactory) -
         dataclasses.replace(ONE, from_pixels=0),
     ]
     folder = tmp_path_factory.mktemp("specialising")
-    return machine.install(folder, archives.standard(modules=modules), driver=False)
+    return machine_files.install(folder, archives.standard(modules=modules), driver=False)
 
 
 def found(program: Program) -> list[bool]:
@@ -197,6 +201,18 @@ def test_all_ways_give_the_same_bits(
     )
     np.savez(tmp_path / "ways.npz", f1=normal(network, 1), f4=normal(network, 4), u1=photos(network, 1))
     assert of_modules(machine(program, library=specialising, timeout=300))
+
+
+def test_the_modules_that_are_shipped(machine: Machine, tmp_path: Path) -> None:
+    """The installed archive's record of a module and the runtime agree, and its plan's launch is what it was compiled
+    for; against `walk`. The double reads off the tensor maps what the machine code computes."""
+    network = inception(side=(7, 7), channels=832, widths=(384, 192, 384, 48, 128, 128))
+    compiled(network, "fp16", 32, keep_all=False).save(tmp_path / "launches.plan")
+    np.savez(tmp_path / "launches.npz", f3=normal(network, 1))
+    shutil.copy(binding.library_path().parent / machine_files.ARCHIVE, tmp_path / "kernels")
+    log = machine("python", programs=PROGRAMS, dtype=archives.FP16)
+    (line,) = of_modules(log)
+    assert (line["execute"], line["block"]) == ("module", [256, 1, 1]) and line["shared"] > 48 << 10
 
 
 # ---- Launches
