@@ -20,6 +20,7 @@ FLOAT32_NCHW = 1
 UINT8_NHWC = 2
 DEVICES = ("auto", "cpu", "cuda")  # the position is the number, as in ie_device
 ISAS = ("auto", "portable", "avx2", "avx512")  # as in ie_isa
+SPECIALISE = ("auto", "never", "always")  # as in ie_specialise
 
 
 class _Sized(ctypes.Structure):
@@ -36,6 +37,7 @@ class EngineOptions(_Sized):
         ("emulate", c_uint32),
         ("ordinal", c_uint32),
         ("kernels", c_char_p),
+        ("specialise", c_uint32),
     )
 
 
@@ -61,6 +63,7 @@ class EngineInfo(_Sized):
         ("programs", c_uint32),
         ("arena_bytes", c_uint64),
         ("weight_bytes", c_uint64),
+        ("specialised", c_uint32),
     )
 
 

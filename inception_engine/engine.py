@@ -73,7 +73,8 @@ class Engine:
     (channels, height, width). ``device``: "cpu" or "cuda"; ``ordinal``: of the GPU; ``isa``: of the CPU, or "cuda".
     ``note``: why "auto" took the CPU though the plan has programs for a GPU, or empty. ``labels``: of the classes, or
     empty. ``preprocess``: how ``classify`` treats images. ``random_weights``: the plan was built without trained ones.
-    ``programs``: how many of the plan's this machine runs; ``arena_bytes`` of the largest; ``weight_bytes`` of all.
+    ``programs``: how many of the plan's this machine runs; ``arena_bytes`` of the largest; ``weight_bytes`` of all;
+    ``specialised``: how many of their launches take a kernel that was compiled for the sizes of their module.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Engine:
         poison: bool = False,
         emulate: bool = False,
         kernels: str | os.PathLike[str] | None = None,
+        specialise: bool | None = None,
     ) -> None:
         """Load and prove a plan: a file, a file's content, or a Plan.
 
@@ -92,6 +94,8 @@ class Engine:
         ``threads``: 0 takes as many as the process may run on. ``isa``: "auto", "portable", "avx2" or "avx512". Both
         are for the CPU alone. ``poison``: fill the arena with NaN before each run, for tests. ``emulate``: the CPU also
         walks programs for other devices, slowly, for tests. ``kernels``: an archive of GPU kernels; default: its own.
+        ``specialise``: whether Inception modules on a GPU take a kernel that was compiled for their sizes, where the
+        archive has one; None: where it was measured to be faster.
         Raises PlanError, FileError, DeviceError, NoProgramError, ArgumentError, OutOfMemoryError and, with "cuda",
         NoDriverError, DriverError, UnsupportedGpuError, KernelsError and DeviceLostError, all EngineErrors.
         """
@@ -101,13 +105,20 @@ class Engine:
         kind, self.ordinal = _parse_device(device)
         if isa not in binding.ISAS:
             raise ArgumentError(f"unknown instruction set {isa!r}; there is {', '.join(binding.ISAS)}")
+        if specialise not in (None, False, True):
+            raise ArgumentError(f"specialise is {specialise!r}, not True, False or None")
         if not isinstance(threads, int) or not 0 <= threads < 2**32:
             raise ArgumentError(f"threads is {threads}, not 0 or a positive whole number")
         self._library = binding.library()
         try:
             archive = None if kernels is None else os.fsencode(kernels)
+            choice = {None: "auto", False: "never", True: "always"}[specialise]
             options = binding.EngineOptions(
-                device=binding.DEVICES.index(kind), emulate=emulate, ordinal=self.ordinal, kernels=archive
+                device=binding.DEVICES.index(kind),
+                emulate=emulate,
+                ordinal=self.ordinal,
+                kernels=archive,
+                specialise=binding.SPECIALISE.index(choice),
             )
             self._load(plan, options)
             self._describe()
@@ -146,6 +157,7 @@ class Engine:
         self.programs: int = info.programs
         self.arena_bytes: int = info.arena_bytes
         self.weight_bytes: int = info.weight_bytes
+        self.specialised: int = info.specialised
         self.outputs: dict[str, Shape] = {}
         self._output_index: dict[str, int] = {}
         for index in range(info.outputs):

@@ -30,7 +30,8 @@ from inception_engine.errors import (
 from inception_engine.kernels import walk as kernel
 from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
-from inception_engine.kernels.variants import DEPENDENT_FROM, SPECIALISE_FROM, Variant, kinds_for, variant
+from inception_engine.kernels.tuning import specialise_from
+from inception_engine.kernels.variants import DEPENDENT_FROM, Variant, kinds_for, variant
 from inception_engine.network import Shape
 from inception_engine.specialised import ModuleLaunch, find
 
@@ -110,9 +111,9 @@ class TritonExecutor:
         """Prove the plan, copy it to ``device`` (default: the current CUDA device; interpreted: the CPU).
 
         ``specialise``: whether Inception modules take the kernel ``module`` where it fits (half precision; compute
-        capability 9.0); None: where it was measured to be faster. For tests: ``one_task_per_block``: a grid as large as
-        the launch instead of as the GPU. ``poison``: the arena is filled with NaN before each run. Raises PlanError,
-        NoProgramError and DeviceError.
+        capability 9.0 or newer); None: where it was measured to be faster (kernels/tuned). For tests:
+        ``one_task_per_block``: a grid as large as the launch instead of as the GPU. ``poison``: the arena is filled
+        with NaN before each run. Raises PlanError, NoProgramError and DeviceError.
         """
         self.device = _device(device)
         self._loop, self._poison = not one_task_per_block, poison
@@ -193,10 +194,13 @@ class TritonExecutor:
         """What runs the launch instead of ``walk``, if anything."""
         if self._specialise is False or self.dtype == torch.float32:
             return None
-        if self.device.type == "cuda" and self._arch < 90:
+        on_gpu = self.device.type == "cuda"
+        if on_gpu and self._arch < 90:
             return None
         found = find(program, record)
-        if found is None or (self._specialise is None and found.pixels < SPECIALISE_FROM):
+        if found is None or (
+            self._specialise is None and found.pixels < specialise_from(self._arch if on_gpu else 0)
+        ):
             return None
         return ModuleLaunch(found, program, self._weights, processors)
 

@@ -6,6 +6,7 @@ table: that its tiles wait for what they read follows from its own order (kernel
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inception_engine.compiler.plan import PANEL, OpFlag, OpKind, Program
+from inception_engine.compiler.plan import PANEL, Dtype, OpFlag, OpKind, Program
 from inception_engine.kernels import module as kernel
-from inception_engine.kernels.sizes import Sizes
+from inception_engine.kernels.sizes import GROUP, Sizes
 from inception_engine.kernels.walk import STATUS, STRIDE
 
-GROUP = 32  # images; at 28 x 28 pixels, 20 to 30 MB of what they read and write
 BLOCKS = 2  # for each multiprocessor: what registers and shared memory allow
 
 
@@ -42,9 +42,10 @@ class Found:
 
 
 def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
-    """The module that a launch computes, or None if ``module`` cannot: other ops, strides, channels or long lines.
+    """The module that a launch computes, or None if ``module`` cannot: other ops, strides, channels, long lines, or
+    buffers that share memory, for both reduces and the pooled input are written at the same time.
 
-    ``group``: images that are worked on together.
+    ``group``: images that are worked on together. The C library has the same rule (runtime/cuda/module.cpp).
     """
     tasks = program.tasks[int(launch["first_task"]) :][: int(launch["task_count"])]
     ops = [program.ops[i] for i in np.unique(tasks["op"]) if i < len(program.ops)]
@@ -79,14 +80,18 @@ def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
             for b, n in ((x, channels), (pooled, channels), (out, sum(widths)))
         )
         and int(reduce["out_padded"]) == int(program.buffers[reduced]["pitch"])
+        and [int(reduce["out_buffer"]), int(five["in_buffer"])] == [reduced] * 2
         and [int(op["in_channels"]) for op in (reduce, one, projection)] == [channels] * 3
         and int(three["in_channels"]) + int(five["in_channels"]) == int(reduce["out_padded"])
         and [int(op["in_channel"]) for op in (*of_x, *windows, projection, pool)]
         == [0, 0, 0, int(three["in_channels"]), 0, 0]
         and slices == [0, 0, widths[0], widths[0] + widths[1], sum(widths[:3]), 0]
         and [int(op["out_buffer"]) for op in (one, three, five, projection)] == [out] * 4
-        and channels % PANEL == 0
+        and not any(
+            n % PANEL for n in (channels, *widths, int(three["in_channels"]), int(five["in_channels"]))
+        )
         and width <= 128
+        and _are_disjoint(program, (x, reduced, pooled, out))
     )
     if not fits:
         return None
@@ -103,6 +108,14 @@ def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
     return Found(
         sizes, height * width * int(program.header["max_batch"]), Buffers(x, reduced, pooled, out), parts
     )
+
+
+def _are_disjoint(program: Program, buffers: Iterable[int]) -> bool:
+    """In the arena, at the program's largest batch."""
+    records = sorted((program.buffers[i] for i in buffers), key=lambda record: int(record["offset"]))
+    images, element = int(program.header["max_batch"]), Dtype(int(program.header["dtype"])).bytes
+    ends = [int(r["offset"]) + element * images * int(r["rows"]) * int(r["pitch"]) for r in records]
+    return all(end <= int(r["offset"]) for end, r in zip(ends, records[1:], strict=False))
 
 
 def _is_same(op: np.void, side: int, height: int, width: int) -> bool:

@@ -1,4 +1,4 @@
-"""The kernel archive: `walk` and `copy_output`, compiled ahead of time, in one file beside the C library.
+"""The kernel archive: `walk`, `copy_output` and `module`, compiled ahead of time, in one file beside the C library.
 
     python kernels inception_engine.kernels
 
@@ -23,19 +23,20 @@ from typing import Any
 
 import triton
 import xxhash
+from inception_engine.kernels import module_record, shipped
 from inception_engine.kernels.copy_output import NUMBERS, copy_output
 from inception_engine.kernels.machine_code import (
     ARCHITECTURES,
     PARAMETERS,
-    MachineCode,
     compile_walk,
-    inspect,
+    resources,
 )
+from inception_engine.kernels.module_record import ModuleKernel
 from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant, has_kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
-MAGIC, VERSION, ALIGNMENT = b"INCKERN\n", 1, 64
+MAGIC, VERSION, ALIGNMENT = b"INCKERN\n", 2, 64
 DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3}  # as in plan_format.h
 WALK, COPY_OUTPUT = 1, 2
 CUBIN, PTX = 1, 2
@@ -43,7 +44,7 @@ WAITS_ITSELF = 1  # a flag: for the launch before it
 # PTX of newer generations holds what later ones may lack; this one is translated by the driver for all that follow.
 PORTABLE = 89
 COPY_PARAMETERS = ("u64", "u64", *("u32",) * len(NUMBERS), "u64", "u64")
-_HEADER = struct.Struct("<8sIIQQ32x")
+_HEADER = struct.Struct("<8sIIQQI28x")
 _RECORD = struct.Struct("<12I32s32sQQ64x")
 _SIZES = {"u64": 8, "u32": 4}
 
@@ -73,6 +74,7 @@ class Kernel:
 
 
 Job = tuple[str, Variant | None, int, int]  # dtype, variant or copy_output, kinds, architecture
+ModuleJob = tuple[str, str, int]  # dtype, name of the module, architecture
 
 
 def jobs(dtypes: Sequence[str] = tuple(DTYPES), architectures: Sequence[int] = ARCHITECTURES) -> list[Job]:
@@ -94,6 +96,15 @@ def jobs(dtypes: Sequence[str] = tuple(DTYPES), architectures: Sequence[int] = A
     ]
 
 
+def module_jobs() -> list[ModuleJob]:
+    return [
+        (dtype, name, arch)
+        for arch in reversed(shipped.ARCHITECTURES)
+        for dtype in shipped.DTYPES
+        for name in shipped.MODULES
+    ]
+
+
 def compile_copy(dtype: str, arch: int) -> CompiledKernel:
     """``copy_output``; pointers may have any alignment."""
     types = {"source": f"*{dtype}", "result": "*fp32"} | dict.fromkeys(NUMBERS, "i32")
@@ -112,10 +123,10 @@ def build(job: Job) -> list[Kernel]:
             # Line numbers are longer than the code, and name this machine's folders.
             triton.knobs.compilation.disable_line_info = True
             compiled = compile_walk(dtype, variant, kinds, arch) if variant else compile_copy(dtype, arch)
-        found = inspect(compiled, arch)
+        registers, stack, found = resources(compiled)
     except Exception as error:  # the compiler's are many, of several lines, and not all can leave a process
         raise ArchiveError(f"{what}: {' '.join(str(error).split())}") from None
-    if fault := _fault(compiled, found, parameters, spills=dtype == "fp32"):
+    if fault := _fault(compiled, found, parameters, stack if dtype != "fp32" else 0):
         raise ArchiveError(f"{what}: {fault}")
     common: dict[str, Any] = {
         "kernel": COPY_OUTPUT if variant is None else WALK,
@@ -130,20 +141,29 @@ def build(job: Job) -> list[Kernel]:
         "flags": WAITS_ITSELF if variant and arch >= DEPENDENT_FROM else 0,
         "name": compiled.metadata.name,
     }
-    kernels = [Kernel(form=CUBIN, registers=found.registers, code=compiled.asm["cubin"], **common)]
+    kernels = [Kernel(form=CUBIN, registers=registers, code=compiled.asm["cubin"], **common)]
     if arch == PORTABLE:
         kernels.append(Kernel(form=PTX, registers=0, code=compiled.asm["ptx"].encode() + b"\0", **common))
     return kernels
 
 
-def _fault(compiled: CompiledKernel, found: MachineCode, parameters: tuple[str, ...], spills: bool) -> str:
+def build_module(job: ModuleJob) -> ModuleKernel:
+    """``module`` for one of the modules that are shipped. Raises ArchiveError."""
+    dtype, name, arch = job
+    try:
+        return module_record.build(dtype, shipped.sizes_of(name), arch)
+    except Exception as error:  # as in ``build``
+        raise ArchiveError(f"module {dtype} {name} sm_{arch}: {' '.join(str(error).split())}") from None
+
+
+def _fault(compiled: CompiledKernel, found: tuple[str, ...], parameters: tuple[str, ...], stack: int) -> str:
     """What the runtime cannot launch, or nobody wants; or nothing."""
     metadata, ptx = compiled.metadata, compiled.asm["ptx"]
     threads = re.search(r"\.reqntid (\d+)", ptx)
     if f".entry {metadata.name}(" not in ptx:
         return "no such entry"
-    if found.parameters != parameters:
-        return f"parameters {' '.join(found.parameters)}, not {' '.join(parameters)}"
+    if found != parameters:
+        return f"parameters {' '.join(found)}, not {' '.join(parameters)}"
     if threads is None or int(threads[1]) != 32 * metadata.num_warps or metadata.num_ctas != 1:
         return f"a block is not {metadata.num_warps} warps"
     if ("griddepcontrol.wait" in ptx) != (
@@ -152,16 +172,16 @@ def _fault(compiled: CompiledKernel, found: MachineCode, parameters: tuple[str, 
         return "it waits for the launch before it where it should not, or does not where it should"
     if metadata.global_scratch_size or metadata.profile_scratch_size:
         return "it wants scratch memory, which the runtime does not give"
-    if found.spills and not spills:
-        return f"{found.spills} instructions spill registers"
+    if stack:
+        return f"{stack} bytes of stack: it spills registers"
     if metadata.target.arch == PORTABLE and f".target sm_{PORTABLE}\n" not in ptx:
         return "its PTX is for one generation only"
     return ""
 
 
-def packed(kernels: Sequence[Kernel]) -> bytes:
+def packed(kernels: Sequence[Kernel], modules: Sequence[ModuleKernel] = ()) -> bytes:
     """The file."""
-    begin = _HEADER.size + _RECORD.size * len(kernels)
+    begin = _HEADER.size + _RECORD.size * len(kernels) + module_record.RECORD.size * len(modules)
     records, codes = b"", b""
     for kernel in kernels:
         codes += bytes(-(begin + len(codes)) % ALIGNMENT)
@@ -178,16 +198,21 @@ def packed(kernels: Sequence[Kernel]) -> bytes:
         place = begin + len(codes), len(kernel.code)
         records += _RECORD.pack(*numbers, *counts, bytes(kernel.params), kernel.name.encode(), *place)
         codes += kernel.code
+    for module in modules:
+        codes += bytes(-(begin + len(codes)) % ALIGNMENT)
+        records += module.record(begin + len(codes))
+        codes += module.code
     body = records + codes
     hashed = xxhash.xxh64(body).intdigest()
-    return _HEADER.pack(MAGIC, VERSION, len(kernels), _HEADER.size + len(body), hashed) + body
+    size = _HEADER.size + len(body)
+    return _HEADER.pack(MAGIC, VERSION, len(kernels), size, hashed, len(modules)) + body
 
 
-def unpacked(content: bytes) -> list[Kernel]:
+def unpacked(content: bytes) -> tuple[list[Kernel], list[ModuleKernel]]:
     """The kernels of a file, for looking at it. Raises ArchiveError."""
     if len(content) < _HEADER.size or not content.startswith(MAGIC):
         raise ArchiveError("not a kernel archive")
-    _, version, count, size, hashed = _HEADER.unpack_from(content)
+    _, version, count, size, hashed, modules = _HEADER.unpack_from(content)
     if (version, size) != (VERSION, len(content)) or xxhash.xxh64(
         content[_HEADER.size :]
     ).intdigest() != hashed:
@@ -214,7 +239,9 @@ def unpacked(content: bytes) -> list[Kernel]:
                 code=content[offset : offset + length],
             )
         )
-    return kernels
+    begin = _HEADER.size + count * _RECORD.size
+    places = range(begin, begin + modules * module_record.RECORD.size, module_record.RECORD.size)
+    return kernels, [module_record.unpacked(content, place) for place in places]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -228,8 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A process for each core: what takes the time is the compiler's own code. Forked, they find this package as it
         # was found here.
         with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("fork")) as pool:
-            built = [kernel for kernels in pool.map(build, jobs()) for kernel in kernels]
-        partial.write_bytes(packed(sorted(built, key=lambda kernel: kernel.form)))  # PTX last
+            building, building_modules = pool.map(build, jobs()), pool.map(build_module, module_jobs())
+            built = [kernel for kernels in building for kernel in kernels]
+            modules = list(building_modules)
+        partial.write_bytes(packed(sorted(built, key=lambda kernel: kernel.form), modules))  # PTX last
         partial.replace(path)
     except (ArchiveError, RuntimeError, OSError) as error:
         partial.unlink(missing_ok=True)

@@ -129,11 +129,9 @@ def inspect(
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")
         cubin.write_bytes(kernel.asm["cubin"])
-        usage = _output(knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin))
+        registers, stack = usage(cubin)
         sass = _output(knobs.nvidia.nvdisasm.path, "-c", str(cubin))
-    resources = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    entry = re.search(r"\.entry \w+\((.*?)\)", ptx, re.DOTALL)
-    if resources is None or entry is None or "EXIT" not in sass:
+    if "EXIT" not in sass:
         raise RuntimeError(f"the machine code for sm_{arch} cannot be read")
     copies = re.findall(r"cp\.async\.c[ag]\.shared\.global .*?, (\w+)[,;]", ptx)
     return MachineCode(
@@ -141,8 +139,8 @@ def inspect(
         dtype=dtype,
         tile=tile,
         kinds=kinds,
-        registers=int(resources[1]),
-        stack=int(resources[2]),
+        registers=registers,
+        stack=stack,
         spills=_count(r"\b(LDL|STL)\b", sass),
         shared=kernel.metadata.shared,
         tensor=_tensor(ptx),
@@ -152,8 +150,36 @@ def inspect(
         wide_loads=_count(r"\bLDG\.E\.128\b", sass),
         wide_stores=_count(r"\bSTG\.E\.128\b", sass),
         read_only_loads=_count(r"\bld\.global\S*\.nc\b", ptx) + _count(r"\bLDG\S*\.CONSTANT\b", sass),
-        parameters=tuple(re.findall(r"\.param \.(\w+)", entry[1])),
+        parameters=_parameters(ptx),
     )
+
+
+def resources(kernel: CompiledKernel) -> tuple[int, int, tuple[str, ...]]:
+    """Registers and stack (bytes; 0 where nothing spills) of a thread, and parameters: what takes no disassembling.
+    Raises RuntimeError if they cannot be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder, "kernel.cubin")
+        cubin.write_bytes(kernel.asm["cubin"])
+        return *usage(cubin), _parameters(kernel.asm["ptx"])
+
+
+def usage(cubin: Path) -> tuple[int, int]:
+    """Registers and stack of the one kernel in a file. Raises RuntimeError."""
+    found = re.search(
+        r"REG:(\d+) STACK:(\d+)", _output(knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin))
+    )
+    if found is None:
+        raise RuntimeError("the machine code's registers cannot be read")
+    return int(found[1]), int(found[2])
+
+
+def _parameters(ptx: str) -> tuple[str, ...]:
+    """PTX types of the entry's parameters; of arrays with their length, as in "b8[128]"."""
+    entry = re.search(r"\.entry \w+\((.*?)\)", ptx, re.DOTALL)
+    if entry is None:
+        raise RuntimeError("the PTX has no entry")
+    found = re.findall(r"\.param (?:\.align \d+ )?\.(\w+)[^,\[]*(\[\d+\])?", entry[1])
+    return tuple(kind + length for kind, length in found)
 
 
 def _tensor(ptx: str) -> str:

@@ -23,10 +23,6 @@ KINDS = {
 # From this compute capability on a launch may begin while the one before it ends.
 DEPENDENT_FROM = 90
 
-# From so many pixels (of a plan's largest batch) on, Inception modules take the kernel ``module`` of sm_90 and newer
-# instead of ``walk``. Never yet: no GPU has measured where it is faster.
-SPECIALISE_FROM = float("inf")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
@@ -69,7 +65,7 @@ class Variant:
 # The least without a spill. 128 leave room for a second block of eight warps.
 _REGISTERS = {
     "network": {80: 136, 90: 128, 100: 136},
-    "parts": {80: 128, 89: 152, 90: 128, 100: 152, 120: 128},
+    "parts": {80: 128, 86: 152, 90: 128, 100: 152},
 }
 # By dtype, the first that has all tiles of a launch is taken.
 VARIANTS: dict[str, tuple[Variant, ...]] = {

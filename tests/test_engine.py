@@ -246,6 +246,7 @@ def test_a_forked_process_is_told_to_make_its_own(engine: Engine) -> None:
         ({"threads": -1}, errors.ArgumentError),
         ({"threads": 2**32}, errors.ArgumentError),
         ({"threads": 100_000}, errors.ArgumentError),
+        ({"specialise": "always"}, errors.ArgumentError),
     ],
 )
 def test_wrong_options_are_refused(plan: Plan, options: dict[str, Any], kind: type[Exception]) -> None:
@@ -457,7 +458,8 @@ def test_the_binding_declares_what_the_header_does() -> None:
             for name in re.findall(r"\w+(?= *(?:,|$))", declaration)
         ]
         assert declared == [(field[0], ctypes.sizeof(field[1])) for field in fields._fields_], structure
-    for prefix, names in (("IE_DEVICE", binding.DEVICES), ("IE_ISA", binding.ISAS)):
+    enumerations = {"IE_DEVICE": binding.DEVICES, "IE_ISA": binding.ISAS, "IE_SPECIALISE": binding.SPECIALISE}
+    for prefix, names in enumerations.items():
         for value, name in enumerate(names):
             assert f"{prefix}_{name.upper()} = {value}" in HEADER
     assert f"#define IE_ABI_VERSION {binding.ABI_VERSION}u" in HEADER

@@ -17,10 +17,12 @@ pytest.importorskip("torch", reason="backend triton: torch is not installed")
 pytest.importorskip("triton", reason="backend triton: triton is not installed")
 
 import torch
+from inception_engine.kernels import tuning
 
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import counters, records, rehearsal, report, sanitizer
 from benchmarks.gpu.device import Call, Host, interleaved
+from benchmarks.gpu.module_kernels import proposal
 from benchmarks.gpu.provenance import sources
 from benchmarks.gpu.stages import STAGES, Stage
 from inception_engine import binding
@@ -75,10 +77,13 @@ def test_rehearsal(tmp_path: Path) -> None:
             assert row["images_per_s"] == pytest.approx(row["batch"] * 1e6 / row["p50_us"])
     timed = {row["name"] for row in found.rows("ours") if row["ok"]}
     assert {"engine", "jit", "fused", "torch", "torch-channels-last-graph", "torch-compile"} <= timed
-    tuning = json.loads(path.with_name(f"{path.stem}-tuning.json").read_text())
-    (candidate,) = tuning["batches"]["1"]
+    (both,) = (row for row in found.rows("modules") if "module_to_walk" in row)
+    assert both["ok"] and (both["name"], both["pixels"]) == ("5b batch 1, both kernels", 49)
+    tuned = json.loads(path.with_name(f"{path.stem}-tuning.json").read_text())
+    (candidate,) = tuned["batches"]["1"]
     assert candidate["variant"]["rows"] == [64] and candidate["target"]["tile_pixels"] == 64
-    assert tuning["environment"]["rehearsal"] is True
+    assert tuned["environment"]["rehearsal"] is True
+    assert not path.with_name(f"{path.stem}-module.json").exists()  # nothing was measured
 
 
 # Stages
@@ -264,6 +269,30 @@ def test_calls_take_turns() -> None:
     assert turns == ["a", "b", "c", "a", "c", "a", "c"]
     assert samples["a"].rounds == [[2 * 10**9]] * 3
     assert str(samples["b"].error) == "once"
+
+
+def test_what_is_proposed_for_the_choice_of_a_kernel() -> None:
+    """From where on `module` was faster in all rounds of all modules; the other generations' data stay."""
+    environment = {"capability": "10.0", "gpu": "X", "date": "2026-01-01"}
+
+    def row(pixels: int, highest: float, ok: bool = True) -> dict[str, Any]:
+        return {"ok": ok, "pixels": pixels, "module_to_walk": [0.8, 0.7, highest]}
+
+    def proposed(*rows: dict[str, Any]) -> Any:
+        document = proposal(rows, environment, "x.jsonl")
+        if document is None:
+            return None
+        assert tuning.document()["generations"]["90"] == document["generations"]["90"]
+        entry = document["generations"]["100"]
+        assert entry["provenance"] == "measured" and entry["source"] == "X, 2026-01-01, x.jsonl"
+        return entry["from_pixels"]
+
+    assert proposed(row(100, 0.9), row(200, 1.1), row(300, 0.9), row(400, 0.95)) == 300
+    assert proposed(row(100, 0.9), row(100, 1.0), row(300, 0.9)) == 300  # one module of that size was not
+    assert proposed(row(100, 0.9), row(300, 0.9)) == 100
+    assert proposed(row(100, 0.9), row(300, 1.2)) is None
+    assert proposal([row(100, 0.9, ok=False), {"ok": True, "cudnn_us": 1.0}], environment, "x") is None
+    assert proposal([row(100, 0.9)], {"gpu": "none"}, "x") is None  # a rehearsal
 
 
 def test_report_from_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,10 @@ def test_wheel_holds_every_module(wheel: set[str]) -> None:
     assert kernels
     assert {name for name in wheel if name.endswith(".py")} == sources | kernels
     assert {"inception_engine/py.typed", "inception_engine/LICENSE"} <= wheel
-    assert "inception_engine/simulate/costs/h200.json" in wheel
+    assert {
+        "inception_engine/simulate/costs/h200.json",
+        "inception_engine/kernels/tuned/module.json",
+    } <= wheel
 
 
 def test_installed_package_holds_library_kernels_and_header() -> None:
@@ -136,7 +139,7 @@ def test_source_distribution_holds_what_the_build_reads(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(file) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    folders = ("kernels/*.py", "inception_engine/runtime/**/*.*")
+    folders = ("kernels/*.py", "kernels/tuned/*.json", "inception_engine/runtime/**/*.*")
     needed = {str(path.relative_to(ROOT)) for folder in folders for path in ROOT.glob(folder)}
     assert {"kernels/__main__.py", "inception_engine/runtime/CMakeLists.txt"} <= needed
     assert needed | {"pyproject.toml", "README.md", "inception_engine/LICENSE"} <= names

@@ -7,6 +7,7 @@ costs five images.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from inception_engine.compiler import compile as compile_network
 from inception_engine.compiler.plan import Plan
 from inception_engine.compiler.targets import Target
 from inception_engine.model import GoogLeNet
-from inception_engine.network import Network
+from inception_engine.network import INPUT, Network, Preprocess
 from inception_engine.seeded import googlenet
 from inception_engine.spec import Spec
 from tests.tolerances import TOLERANCES, error
@@ -89,6 +90,28 @@ class ModuleCase:
     def module(self) -> nn.Module:
         """Float32, on the CPU."""
         return _model(self.spec).trunk[self.name]
+
+    @property
+    def network(self) -> Network:
+        """The module and nothing else; its input is the image."""
+        layers = [layer for layer in network(self.spec).layers if layer.module == self.name]
+        inside = {layer.name for layer in layers}
+        return Network(
+            name=self.name,
+            input_shape=self.spec.layer(f"{self.name}/1x1").input,
+            layers=tuple(
+                dataclasses.replace(layer, inputs=tuple(i if i in inside else INPUT for i in layer.inputs))
+                for layer in layers
+            ),
+            logits=layers[-1].name,
+            preprocess=Preprocess(mean=(0.0,), std=(1.0,)),
+        )
+
+    @property
+    def pixels(self) -> int:
+        """Of the batch's input."""
+        _, height, width = self.spec.layer(f"{self.name}/1x1").input
+        return self.batch * height * width
 
     @property
     def macs(self) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.gpu.cases import NetworkCase
 from benchmarks.gpu.device import Call, Device, interleaved
-from benchmarks.gpu.runners import Prepared, Runner
+from benchmarks.gpu.runners import LeftOut, Prepared, Runner
 from benchmarks.gpu.stage import Job, first_line
 from inception_engine.bench.timing import Samples, ratio, statistics
 
@@ -37,7 +37,8 @@ def compare(job: Job, case: NetworkCase, runners: Sequence[Runner], ours: Collec
             except (
                 Exception
             ) as error:  # a runner's failure is a row, and of ours alone a failure of the stage
-                job.row(runner.name, False if runner.name in ours else None, first_line(error), **labels)
+                fails = runner.name in ours and not isinstance(error, LeftOut)
+                job.row(runner.name, False if fails else None, first_line(error), **labels)
                 continue
             if errors[runner.name] <= case.bound:
                 calls[runner.name] = call

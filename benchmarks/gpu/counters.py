@@ -53,7 +53,9 @@ def run(job: Job) -> None:
 
 def slowest(job: Job) -> list[str]:
     rows = [
-        row for row in job.earlier("modules") if row["ok"] and row["batch"] == max(job.scale.module_batches)
+        row
+        for row in job.earlier("modules")
+        if row["ok"] and "cudnn_us" in row and row["batch"] == max(job.scale.module_batches)
     ]
     rows.sort(key=lambda row: -row["ratio"][0])
     return [row["module"] for row in rows[:SLOWEST]] or [name for name in DEFAULT if name in job.scale.modules] or [

@@ -1,4 +1,5 @@
-"""Stage 7: each Inception module as one launch, beside cuDNN's four branches, both as CUDA graphs, channels last."""
+"""Stage 7: each Inception module as one launch, beside cuDNN's four branches, both as CUDA graphs, channels last; then
+by each of the C library's two kernels (module_kernels.py)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from benchmarks.gpu.cases import ModuleCase
 from benchmarks.gpu.device import Call, interleaved
 from benchmarks.gpu.micro import peak_multiply_adds
+from benchmarks.gpu.module_kernels import compare_kernels
 from benchmarks.gpu.stage import Job, first_line
 from inception_engine.bench.timing import ratio, statistics
 from inception_engine.fused import FusedInception
@@ -28,6 +30,7 @@ def run(job: Job) -> None:
                 _module(job, case, title, peak)
             except Exception as error:
                 job.row(title, False, first_line(error), module=name, batch=batch)
+    compare_kernels(job)
 
 
 def _module(job: Job, case: ModuleCase, title: str, peak: float) -> None:

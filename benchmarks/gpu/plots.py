@@ -43,7 +43,7 @@ def write(found: Records, path: Path) -> list[Path]:
             axes.grid(visible=True, which="both", alpha=0.3)
             axes.legend()
             save(figure, f"{variant}-{name}")
-    modules = [row for row in found.rows("modules") if row["ok"]]
+    modules = [row for row in found.rows("modules") if row["ok"] and "cudnn_us" in row]
     if modules:
         figure, axes = pyplot.subplots(figsize=(8, 4.5))
         ratios = [row["ratio"] for row in modules]

@@ -36,6 +36,7 @@ def environment(folder: Path, library: Path) -> dict[str, str]:
     runtime's."""
     from tests.driver.build import build_driver
     from tests.runtime import archives
+    from tests.runtime.module_kernels import ModuleKernel
 
     folder.mkdir(parents=True, exist_ok=True)
     sources = max(path.stat().st_mtime for path in (ROOT / "tests" / "driver").iterdir() if path.is_file())
@@ -43,7 +44,9 @@ def environment(folder: Path, library: Path) -> dict[str, str]:
     if not driver.exists() or driver.stat().st_mtime < sources:
         build_driver(folder)
     shutil.copy(library, folder / library.name)
-    archives.standard(rows=SIDES, columns=SIDES, kinds=ALL_KINDS).save(folder / "inception_engine.kernels")
+    paper_5b = ModuleKernel(7, 7, 832, (384, 192, 384, 48, 128, 128), group=1)
+    archive = archives.standard(modules=[paper_5b], rows=SIDES, columns=SIDES, kinds=ALL_KINDS)
+    archive.save(folder / "inception_engine.kernels")
     for name, text in TOOLS.items():
         tool = folder / "bin" / name
         tool.parent.mkdir(exist_ok=True)

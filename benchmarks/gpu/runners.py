@@ -28,6 +28,10 @@ def _nothing() -> None:
     pass
 
 
+class LeftOut(Exception):
+    """A runner has nothing to do in a case. The message says why."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """``check``: raises if a run since the last check is not to be trusted."""
@@ -82,10 +86,21 @@ def engine(
     *,
     poison: bool = False,
     target: Target | None = None,
+    specialise: bool | None = None,
 ) -> Iterator[Prepared]:
-    """A plan by the C library."""
-    with Engine(case.plan(target), device=device.name, poison=poison) as opened:
+    """A plan by the C library. ``specialise``: see Engine; True raises LeftOut where no module takes the kernel."""
+    plan = case.plan(target)
+    with Engine(plan, device=device.name, poison=poison, specialise=specialise) as opened:
+        if specialise and not opened.specialised:
+            raise LeftOut("no module of the plan has a kernel for its sizes in the archive")
         yield Prepared(opened.run, opened.check)
+
+
+def specialised(
+    case: NetworkCase, device: Device, rehearsal: bool = False, *, poison: bool = False
+) -> AbstractContextManager[Prepared]:
+    """``engine``, with the kernel `module` wherever the archive has one."""
+    return engine(case, device, rehearsal, poison=poison, specialise=True)
 
 
 @contextlib.contextmanager
@@ -163,7 +178,12 @@ def _cudnn_benchmark() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-OURS = (Runner("engine", engine), Runner("jit", jit), Runner("fused", fused))
+OURS = (
+    Runner("engine", engine),
+    Runner("engine-specialised", specialised),
+    Runner("jit", jit),
+    Runner("fused", fused),
+)
 PEERS = (
     Runner("torch", _torch(torch.contiguous_format), graph=False),
     Runner("torch-channels-last-graph", _torch(torch.channels_last)),

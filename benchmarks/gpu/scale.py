@@ -15,7 +15,8 @@ class Scale:
 
     ``dtypes``, ``parity_batches``: of the parity stage; ``speed_dtype``, ``speed_batches``: of what is timed.
     ``compiled_batches``: at which torch.compile takes part, for it needs minutes for each. ``module_batches``: at which
-    single modules are timed. ``rounds`` share ``seconds`` of each call. ``repeats``: of runs that must be equal to
+    single modules are timed; ``kernel_modules`` and ``kernel_batches``: with which both of our kernels are, at the
+    paper's sizes. ``rounds`` share ``seconds`` of each call. ``repeats``: of runs that must be equal to
     the bit, at ``repeat_batches``. ``candidates``: of the tuner, at ``tuner_batches``. ``kernel_tests``: whether
     pytest runs the tests that need a GPU.
     """
@@ -28,6 +29,8 @@ class Scale:
     speed_batches: tuple[int, ...] = (1, 8, 32, 256)
     compiled_batches: tuple[int, ...] = (1, 8, 32, 256)
     module_batches: tuple[int, ...] = (1, 32)
+    kernel_modules: tuple[str, ...] = MODULES
+    kernel_batches: tuple[int, ...] = (32, 64, 128, 256)
     rounds: int = 9
     seconds: float = 1.0
     repeats: int = 10_000
@@ -50,6 +53,7 @@ FULL = Scale()
 QUICK = Scale(
     variants=(("plain", PRESETS["plain"]),),
     compiled_batches=(1, 32),
+    kernel_batches=(32, 256),
     rounds=5,
     seconds=0.4,
     repeats=1_000,
@@ -66,6 +70,8 @@ REHEARSED = Scale(
     speed_batches=(2,),
     compiled_batches=(2,),
     module_batches=(1,),
+    kernel_modules=("5b",),
+    kernel_batches=(1,),
     rounds=1,
     seconds=0.0,
     repeats=1,

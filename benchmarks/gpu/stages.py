@@ -41,7 +41,7 @@ STAGES = tuple(
         ("sanitizer", 180, 480),
         ("peers", 130, 580),
         ("ours", 95, 420),
-        ("modules", 90, 240),
+        ("modules", 150, 480),
         ("micro", 60, 120),
         ("counters", 120, 300),
         ("tuner", 180, 560),

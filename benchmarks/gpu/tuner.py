@@ -1,7 +1,8 @@
 """Stage 10: tile shapes and how the kernel is compiled for them, timed on whole networks.
 
 Writes FILE-tuning.json beside the records: for each batch the candidates that are right, the fastest first. A developer
-may take them over into kernels/variants.py and compiler/tuned/cuda.json.
+may take them over into kernels/variants.py and compiler/tuned/cuda.json. And, from what the stage ``modules``
+measured, FILE-module.json, to take the place of kernels/tuned/module.json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.gpu import records
 from benchmarks.gpu.cases import NetworkCase
 from benchmarks.gpu.compare import bound, checked
 from benchmarks.gpu.device import Device, open_device
+from benchmarks.gpu.module_kernels import proposal
 from benchmarks.gpu.runners import Prepared, jit
 from benchmarks.gpu.stage import Job, first_line
 from inception_engine.bench.timing import Samples, statistics
@@ -102,16 +104,22 @@ def run(job: Job) -> None:
             elif (row := _timed(job, case, candidate)) is not None:
                 found.append(row)
         results[str(batch)] = sorted(found, key=lambda row: row["p50_us"])
+    environment = records.read(job.path).environments[-1]
+    if (chosen_kernel := proposal(job.earlier("modules"), environment, job.path.name)) is not None:
+        _write(job, "module", chosen_kernel)
     if any(results.values()):
-        environment = records.read(job.path).environments[-1]
         document = {
             "environment": environment,
             "dtype": scale.speed_dtype,
             "network": scale.spec.name,
             "batches": results,
         }
-        path = job.path.with_name(f"{job.path.stem}-tuning.json")
-        write_atomically(path, [(json.dumps(document, indent=2) + "\n").encode()])
+        _write(job, "tuning", document)
+
+
+def _write(job: Job, name: str, document: dict[str, Any]) -> None:
+    path = job.path.with_name(f"{job.path.stem}-{name}.json")
+    write_atomically(path, [(json.dumps(document, indent=2) + "\n").encode()])
 
 
 def _compile(case: NetworkCase, chosen: Sequence[Candidate], seconds: float) -> None:

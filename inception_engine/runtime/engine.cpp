@@ -142,7 +142,8 @@ void use_gpu(ie_engine* engine, const ie_engine_options& options) {
     }
   }
   engine->gpu = std::make_shared<const ie::cuda::Device>(*engine->plan, engine->programs, options.ordinal,
-                                                         options.kernels == nullptr ? "" : options.kernels);
+                                                         options.kernels == nullptr ? "" : options.kernels,
+                                                         ie_specialise(options.specialise));
 }
 
 void use_cpu(ie_engine* engine, bool emulate) {
@@ -155,6 +156,7 @@ void use_cpu(ie_engine* engine, bool emulate) {
 
 std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options& options) {
   if (options.device > IE_DEVICE_CUDA) throw Refusal{IE_ERROR_DEVICE, "unknown device"};
+  require(options.specialise <= IE_SPECIALISE_ALWAYS, "unknown value of specialise");
   const bool emulate = options.emulate != 0;
   require(!emulate || options.device != IE_DEVICE_CUDA, "emulation is the CPU's; the device is CUDA");
   auto engine = std::make_unique<ie_engine>();
@@ -331,6 +333,7 @@ ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info) {
       filled.arena_bytes = std::max(filled.arena_bytes, program->header.arena_bytes);
     }
     filled.weight_bytes = engine->plan->weight_bytes;
+    filled.specialised = engine->gpu == nullptr ? 0 : engine->gpu->modules();
     give(filled, info);
   });
 }

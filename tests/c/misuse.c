@@ -29,10 +29,11 @@ int main(int argc, char** argv) {
   EXPECT(ie_engine_load_memory(NULL, 5, NULL, &engine, NULL), IE_ERROR_ARGUMENT, NULL);
   EXPECT(ie_plan_check("INCPLAN\n", 8, message), IE_PLAN_TRUNCATED, message);
   const ie_engine_options cuda = {sizeof cuda, IE_DEVICE_CUDA}, unknown = {sizeof unknown, 77},
-                          empty = {0, 0};
+                          empty = {0, 0}, special = {sizeof special, 0, 0, 0, NULL, 3};
   EXPECT(ie_engine_load(argv[1], &cuda, &engine, message), IE_ERROR_NO_PROGRAM, message);
   EXPECT(ie_engine_load(argv[1], &unknown, &engine, message), IE_ERROR_DEVICE, message);
   EXPECT(ie_engine_load(argv[1], &empty, &engine, message), IE_ERROR_ARGUMENT, message);
+  EXPECT(ie_engine_load(argv[1], &special, &engine, message), IE_ERROR_ARGUMENT, message);
   EXPECT(ie_engine_load(argv[1], NULL, &engine, NULL), IE_OK, NULL);
 
   EXPECT(ie_context_create(NULL, NULL, &context, message), IE_ERROR_ARGUMENT, message);

@@ -202,6 +202,7 @@ class LoadedEngine:
         info = binding.EngineInfo()
         assert self.library.ie_engine_describe(self.handle, info) == 0
         self.device, self.outputs = binding.DEVICES[info.device], info.outputs
+        self.specialised: int = info.specialised
         self.note = binding.text(self.library.ie_engine_note(self.handle))
         self._shapes = []  # contexts outlive their engine
         for index in range(info.outputs):

@@ -12,8 +12,12 @@
 //         inception driver double
 //         code FORM ARCH
 //         entry NAME KERNEL DTYPE KINDS ROWS COLUMNS THREADS SHARED REGISTERS PARAM_SIZE...
-//     FORM: cubin or ptx; KERNEL: walk or copy_output; the rest as in a record of the kernel archive. Real machine code is
-//     taken too: entries are its kernels' names, of the dtype in IE_DOUBLE_DTYPE.
+//     FORM: cubin or ptx; KERNEL: walk or copy_output; the rest as in a record of the kernel archive. For `module`
+//     (inception.cpp) the line is
+//         entry NAME module DTYPE HEIGHT WIDTH CHANNELS N1 C3 N3 C5 N5 PROJECTION REDUCED THIRD GROUP FIRST SECOND
+//             THREADS SHARED REGISTERS (TYPE SWIZZLE BOX0 BOX1 BOX2 BOX3)... PARAM_SIZE...
+//     with nine tensor maps. Real machine code is taken too: entries are its kernels' names, of the dtype in
+//     IE_DOUBLE_DTYPE; what `module` was compiled for is then read off its tensor maps.
 //  5. Environment, all optional: IE_DOUBLE_FAIL=name:n=code,... (call n of that function, counted from 1, fails with
 //     that error; the name * counts all calls), IE_DOUBLE_VERSION (12080), IE_DOUBLE_DEVICES (1), IE_DOUBLE_CAPABILITY
 //     (90), IE_DOUBLE_MULTIPROCESSORS (4), IE_DOUBLE_LOG (a file: one JSON object a line for each call, each kernel that
@@ -60,13 +64,25 @@ struct Allocation {
 
 struct Module;
 
+enum class Kernel { kWalk, kCopyOutput, kInception };
+
+// What `module` was compiled for; height 0: not known.
+struct InceptionEntry {
+  uint32_t height = 0, width, channels, n1, c3, n3, c5, n5, projected, reduced, third, group, first, second;
+  struct {
+    uint8_t type, swizzle;
+    uint16_t box[5];
+  } maps[9];
+};
+
 struct Function {
   Module* module;
   std::string name;
-  bool is_walk;
+  Kernel kernel;
   uint32_t dtype, kinds, rows, columns, threads, shared, registers;  // 0: not known
   std::vector<uint32_t> params;
   uint32_t shared_limit = kDefaultShared;
+  InceptionEntry inception = {};
 };
 
 struct Module {
@@ -210,10 +226,11 @@ class Span {
 
 Span open(uintptr_t address, bool write, const char* what, size_t alignment = 1);
 
-// ---- walk.cpp: throw Fault
+// ---- walk.cpp, inception.cpp: throw Fault
 
 void run_walk(const Work& launch);
 void run_copy_output(const Work& launch);
+void run_inception(const Work& launch);
 
 }  // namespace fake
 

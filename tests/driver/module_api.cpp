@@ -30,14 +30,44 @@ std::vector<std::string> kernels_of(const std::byte* elf) {
   return found;
 }
 
+std::vector<uint32_t> params_of(Kernel kernel) {
+  if (kernel == Kernel::kCopyOutput) return {8, 8, 4, 4, 4, 4, 8, 8};
+  if (kernel == Kernel::kWalk) return {8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8};
+  std::vector<uint32_t> sizes;
+  for (const size_t rank : {2, 2, 4, 4, 2, 2, 2, 2, 2}) {
+    sizes.push_back(sizeof(CUtensorMap));
+    sizes.insert(sizes.end(), rank, 4);
+    sizes.insert(sizes.end(), rank, 8);
+  }
+  for (const uint32_t size : {8, 8, 8, 8, 8, 8, 8, 4, 8, 8}) sizes.push_back(size);
+  return sizes;
+}
+
+void read_inception(std::istringstream* words, Function* function) {
+  InceptionEntry& e = function->inception;
+  for (uint32_t* number : {&e.height, &e.width, &e.channels, &e.n1, &e.c3, &e.n3, &e.c5, &e.n5, &e.projected,
+                           &e.reduced, &e.third, &e.group, &e.first, &e.second, &function->threads,
+                           &function->shared, &function->registers}) {
+    *words >> *number;
+  }
+  for (auto& map : e.maps) {
+    int type, swizzle;
+    *words >> type >> swizzle;
+    map.type = uint8_t(type);
+    map.swizzle = uint8_t(swizzle);
+    for (int i = 0; i < 4; ++i) *words >> map.box[i];
+  }
+}
+
 CUresult read_elf(const void* image, Module* module) {
   for (const std::string& name : kernels_of(static_cast<const std::byte*>(image))) {
     auto made = std::make_unique<Function>();
-    *made = {module, name, name.find("copy") == std::string::npos, 0, ~0u, ~0u, ~0u, 0, 0, 0, {}};
+    const Kernel kernel = name.find("copy") != std::string::npos ? Kernel::kCopyOutput
+                          : name == "module"                     ? Kernel::kInception
+                                                                 : Kernel::kWalk;
+    *made = {module, name, kernel, 0, ~0u, ~0u, ~0u, 0, 0, 0, {}};
     made->dtype = uint32_t(setting("IE_DOUBLE_DTYPE", 0));
-    made->params = made->is_walk
-                       ? std::vector<uint32_t>{8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8}
-                       : std::vector<uint32_t>{8, 8, 4, 4, 4, 4, 8, 8};
+    made->params = params_of(kernel);
     module->functions.push_back(std::move(made));
   }
   return CUDA_SUCCESS;
@@ -59,9 +89,14 @@ CUresult read_text(const char* text, Module* module) {
     std::istringstream words(line);
     auto made = std::make_unique<Function>();
     made->module = module;
-    words >> word >> made->name >> kernel >> made->dtype >> made->kinds >> made->rows >> made->columns >>
-        made->threads >> made->shared >> made->registers;
-    made->is_walk = kernel == "walk";
+    words >> word >> made->name >> kernel >> made->dtype;
+    if (kernel == "module") {
+      made->kernel = Kernel::kInception;
+      read_inception(&words, made.get());
+    } else {
+      made->kernel = kernel == "walk" ? Kernel::kWalk : Kernel::kCopyOutput;
+      words >> made->kinds >> made->rows >> made->columns >> made->threads >> made->shared >> made->registers;
+    }
     for (uint32_t size; words >> size;) made->params.push_back(size);
     module->functions.push_back(std::move(made));
   }

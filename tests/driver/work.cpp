@@ -49,7 +49,17 @@ void perform(const Work& work, const Job& job, uintptr_t exec) {
   switch (work.type) {
     case CU_GRAPH_NODE_TYPE_KERNEL:
       log_kernel(work, job, exec);
-      (work.function->is_walk ? run_walk : run_copy_output)(work);
+      switch (work.function->kernel) {
+        case Kernel::kWalk:
+          run_walk(work);
+          break;
+        case Kernel::kCopyOutput:
+          run_copy_output(work);
+          break;
+        case Kernel::kInception:
+          run_inception(work);
+          break;
+      }
       break;
     case CU_GRAPH_NODE_TYPE_MEMSET: {
       auto* to =

@@ -50,8 +50,7 @@ def _begin() -> None:
 
 
 def _quicken() -> None:
-    """Two more quarters of the time: tables that are made anew for each operation, types of tuples that nobody asks."""
-    import numpy as np
+    """Another third of the time: a table that is made anew for each operation, types of tuples that nobody asks for."""
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -64,9 +63,11 @@ def _quicken() -> None:
             known[name] = original(kind)
         return known[name]
 
-    def begin(self: Any, values: Any, type: Any = None) -> None:
+    def begin(self: Any, values: Any, type: Any = None) -> None:  # noqa: A002
         self.values = list(values)
-        self._type = type if type is None or isinstance(type, tl.core.tuple_type) else tl.core.tuple_type(type)
+        self._type = (
+            type if type is None or isinstance(type, tl.core.tuple_type) else tl.core.tuple_type(type)
+        )
 
     def type_of(self: Any) -> Any:
         if self._type is None:

@@ -19,6 +19,7 @@ pytest.importorskip("triton", reason="backend triton: triton is not installed")
 from inception_engine.kernels import archive
 from inception_engine.kernels.archive import CUBIN, PORTABLE, PTX, WALK, ArchiveError, Kernel
 from inception_engine.kernels.machine_code import ARCHITECTURES
+from inception_engine.kernels.module_record import ModuleKernel
 from inception_engine.kernels.variants import KINDS, VARIANTS
 
 from inception_engine import binding
@@ -31,8 +32,12 @@ COPY = ("bf16", None, 0, 80)
 
 
 @functools.cache
-def installed() -> list[Kernel]:
+def contents() -> tuple[list[Kernel], list[ModuleKernel]]:
     return archive.unpacked((binding.library_path().parent / "inception_engine.kernels").read_bytes())
+
+
+def installed() -> list[Kernel]:
+    return contents()[0]
 
 
 @functools.cache
@@ -126,10 +131,10 @@ def test_parameters_are_those_that_the_runtime_passes() -> None:
 def test_file() -> None:
     """Field by field, by the numbered list of archive.h."""
     content = archive.packed(built())
-    magic, version, count, size, hashed = HEADER.unpack_from(content)
-    assert (magic, version, count, size) == (b"INCKERN\n", 1, len(built()), len(content))
+    magic, version, count, size, hashed, modules = HEADER.unpack_from(content)
+    assert (magic, version, count, size) == (b"INCKERN\n", 2, len(built()), len(content))
     assert hashed == xxhash.xxh64(content[64:]).intdigest()
-    assert content[32:64] == bytes(32)
+    assert modules == 0 and content[36:64] == bytes(28)
     end = 64 + 192 * count
     for i, kernel in enumerate(built()):
         record = content[64 + 192 * i :][:192]
@@ -160,7 +165,7 @@ def test_file() -> None:
 
 def test_file_is_read_as_it_was_written() -> None:
     content = archive.packed(built())
-    assert tuple(archive.unpacked(content)) == built()
+    assert archive.unpacked(content) == ([*built()], [])
     damaged = content[:100] + bytes([content[100] ^ 1]) + content[101:]
     for bad in (content[:-1], content + b"\0", damaged, b"", b"INCPLAN\n" * 9):
         with pytest.raises(ArchiveError):
@@ -184,7 +189,7 @@ def test_the_build_stops(monkeypatch: pytest.MonkeyPatch, name: str, value: obje
 def test_the_build_stops_at_spills() -> None:
     cramped = dataclasses.replace(VARIANTS["fp16"][0], rows=(128,), columns=(128,), warps=2)
     with pytest.raises(
-        ArchiveError, match=r"^walk fp16 128x128 0x0c sm_80: \d+ instructions spill registers$"
+        ArchiveError, match=r"^walk fp16 128x128 0x0c sm_80: \d+ bytes of stack: it spills registers$"
     ):
         archive.build(("fp16", cramped, KINDS["module"], 80))
 

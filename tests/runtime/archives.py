@@ -13,6 +13,8 @@ from pathlib import Path
 
 import xxhash
 
+from tests.runtime.module_kernels import ModuleKernel
+
 MAGIC = b"INCKERN\n"
 WALK, COPY_OUTPUT = 1, 2
 CUBIN, PTX = 1, 2
@@ -24,7 +26,7 @@ WALK_PARAMS = (8,) * 10 + (4,) * 8 + (8,) * 2
 COPY_PARAMS = (8, 8, 4, 4, 4, 4, 8, 8)
 PROGRAMMATIC = 1
 
-HEADER = struct.Struct("<8sIIQQ32x")
+HEADER = struct.Struct("<8sIIQQI28x")
 RECORD = struct.Struct("<12I32s32sQQ64x")
 _NAMES = {WALK: "walk", COPY_OUTPUT: "copy_output"}
 _FORMS = {CUBIN: "cubin", PTX: "ptx"}
@@ -83,14 +85,15 @@ def copy_output(walk: Kernel) -> Kernel:
 @dataclass
 class Archive:
     kernels: Sequence[Kernel]
+    modules: Sequence[ModuleKernel] = ()
     magic: bytes = MAGIC
-    version: int = 1
+    version: int = 2
     overrides: dict[int, bytes] = field(
         default_factory=dict
     )  # offset in the file -> bytes, before it is hashed
 
     def to_bytes(self) -> bytes:
-        offset = HEADER.size + RECORD.size * len(self.kernels)
+        offset = HEADER.size + RECORD.size * len(self.kernels) + 512 * len(self.modules)
         records, codes = b"", b""
         for kernel in self.kernels:
             gap = -(offset + len(codes)) % 64
@@ -101,13 +104,17 @@ class Archive:
                 *kernel.words(), params, kernel.name.encode(), offset + len(codes), len(code)
             )
             codes += code
+        for module in self.modules:
+            codes += bytes(-(offset + len(codes)) % 64)
+            code = module.text()
+            records += module.record(offset + len(codes), len(code))
+            codes += code
         body = bytearray(records + codes)
         for at, patch in self.overrides.items():
             body[at - HEADER.size : at - HEADER.size + len(patch)] = patch
         size = HEADER.size + len(body)
-        header = HEADER.pack(
-            self.magic, self.version, len(self.kernels), size, xxhash.xxh64(body).intdigest()
-        )
+        hashed = xxhash.xxh64(body).intdigest()
+        header = HEADER.pack(self.magic, self.version, len(self.kernels), size, hashed, len(self.modules))
         return header + body
 
     def save(self, path: Path) -> Path:
@@ -115,10 +122,12 @@ class Archive:
         return path
 
 
-def standard(dtypes: Iterable[int] = (FP32, FP16, BF16), **options: object) -> Archive:
-    """One walk for everything and one copy_output for each dtype."""
+def standard(
+    dtypes: Iterable[int] = (FP32, FP16, BF16), modules: Sequence[ModuleKernel] = (), **options: object
+) -> Archive:
+    """One walk for everything and one copy_output for each dtype, and ``modules``."""
     kernels = []
     for dtype in dtypes:
         walk = replace(Kernel(dtype=dtype), **options)  # type: ignore[arg-type]
         kernels += [walk, copy_output(walk)]
-    return Archive(kernels)
+    return Archive(kernels, modules)

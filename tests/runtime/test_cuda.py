@@ -5,11 +5,7 @@ Each test runs one program of cuda_programs.py in a process of its own, with a k
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,61 +14,16 @@ import numpy as np
 import pytest
 
 import inception_engine as ie
-from inception_engine import binding, reference
+from inception_engine import reference
 from inception_engine.compiler.plan import NONE, Plan
 from inception_engine.compiler.targets import Target
 from inception_engine.network import Conv, Linear, MaxPool, Network
-from tests.driver.build import build_driver
 from tests.runtime import archives
 from tests.runtime.archives import AVERAGE_POOL, CONV, EXPORTS, MAX_POOL, PARTS, PTX, RAGGED, Archive, Kernel
 from tests.runtime.cuda_programs import loaded
+from tests.runtime.machine import MULTIPROCESSORS, RESIDENT, Machine
 from tests.runtime.test_emulation import CUT, SMALL, TARGETS, compilable, outputs, rounded
 from tests.tolerances import TOLERANCES, error, violations
-
-ROOT = Path(__file__).parents[2]
-ARCHIVE = "inception_engine.kernels"
-MULTIPROCESSORS, RESIDENT = 4, 2  # of the double, and blocks of the kernels here: 128 registers, 256 threads
-
-Machine = Callable[..., list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The driver's double, and a copy of the library with an archive beside it."""
-    folder = tmp_path_factory.mktemp("cuda")
-    build_driver(folder)
-    shutil.copy(binding.library_path(), folder / binding.LIBRARY)
-    archives.standard().save(folder / ARCHIVE)
-    return folder
-
-
-@pytest.fixture
-def machine(installation: Path, tmp_path: Path) -> Machine:
-    """Runs a program on files of ``tmp_path``; its log. ``environment``: of the double."""
-
-    def run(
-        name: str, driver: bool = True, timeout: float = 120, **environment: object
-    ) -> list[dict[str, Any]]:
-        log = tmp_path / f"{name}.log"
-        log.unlink(missing_ok=True)
-        variables = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            binding.LIBRARY_VARIABLE: str(installation / binding.LIBRARY),
-            "IE_DOUBLE_LOG": str(log),
-            "IE_DOUBLE_MULTIPROCESSORS": str(MULTIPROCESSORS),
-            **{f"IE_DOUBLE_{key.upper()}": str(value) for key, value in environment.items()},
-        }
-        if driver:
-            variables["LD_LIBRARY_PATH"] = str(installation)
-        command = [sys.executable, "-m", "tests.runtime.cuda_programs", name, str(tmp_path)]
-        done = subprocess.run(
-            command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:] or done.returncode
-        (tmp_path / "stdout").write_text(done.stdout)
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-    return run
 
 
 def compiled(
@@ -496,7 +447,7 @@ def damaged() -> dict[str, bytes]:
         "cut": good[:-1],
         "long": good + b"\0",
         "foreign": b"INCPLAN\n" + good[8:],
-        "version": Archive(archives.standard().kernels, version=2).to_bytes(),
+        "version": Archive(archives.standard().kernels, version=3).to_bytes(),
         "hash": good[:-5] + bytes([good[-5] ^ 1]) + good[-4:],
         "records": good[:12] + (10**6).to_bytes(4, "little") + good[16:],
         "header-reserved": good[:60] + b"\1" + good[61:],

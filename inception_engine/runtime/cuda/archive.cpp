@@ -10,6 +10,7 @@
 #include <cstring>
 #include <iterator>
 #include <new>
+#include <utility>
 
 #include "../hash.h"
 
@@ -20,6 +21,9 @@ constexpr uint64_t kMaxFileBytes = uint64_t{1} << 30;
 constexpr uint32_t kMaxRecords = 4096;
 constexpr uint32_t kMaxThreads = 1024, kWarp = 32;
 constexpr uint32_t kMaxShared = 1u << 18;  // more than any GPU has
+// Of a module: a side of an image, of a box, or a group; channels; tickets of a group; the driver's enumerations.
+constexpr uint32_t kMaxSide = 256, kMaxChannels = 1u << 16, kMaxTickets = 1u << 20;
+constexpr uint32_t kMaxMapType = 12, kMaxSwizzle = 3;
 
 class Reader {
  public:
@@ -39,18 +43,36 @@ class Reader {
     require(xxh64(data + sizeof header, size - sizeof header) == header.hash,
             "its content does not match its hash");
     require(is_zero(header.reserved, sizeof header.reserved), "a reserved field is set");
-    const uint64_t codes = sizeof header + uint64_t{header.record_count} * sizeof(KernelRecord);
-    require(header.record_count <= kMaxRecords && codes <= size, "its records do not fit");
-    archive.records.resize(header.record_count);
-    if (codes > sizeof header) {
-      std::memcpy(archive.records.data(), data + sizeof header, codes - sizeof header);
+    const uint64_t modules = sizeof header + uint64_t{header.record_count} * sizeof(KernelRecord);
+    const uint64_t codes = modules + uint64_t{header.module_count} * sizeof(ModuleRecord);
+    require(header.record_count <= kMaxRecords && header.module_count <= kMaxRecords && codes <= size,
+            "its records do not fit");
+    copy(data + sizeof header, header.record_count, &archive.records);
+    copy(data + modules, header.module_count, &archive.modules);
+    std::vector<Code> found;
+    for (const KernelRecord& record : archive.records) {
+      check(record, data, codes, size);
+      found.push_back({record.offset, record.bytes});
     }
-    for (const KernelRecord& record : archive.records) check(record, data, codes, size);
-    check_gaps(archive.records, data, codes, size);
+    for (const ModuleRecord& record : archive.modules) {
+      check(record, data, codes, size);
+      found.push_back({record.offset, record.bytes});
+    }
+    check_gaps(std::move(found), data, codes, size);
     return archive;
   }
 
  private:
+  struct Code {
+    uint64_t offset, bytes;
+  };
+
+  template <typename Record>
+  static void copy(const std::byte* from, uint32_t count, std::vector<Record>* to) {
+    to->resize(count);
+    if (count != 0) std::memcpy(to->data(), from, count * sizeof(Record));
+  }
+
   void require(bool holds, const std::string& what) const {
     if (!holds) throw Refusal{IE_ERROR_KERNELS, path_ + ": " + what + "; install the library anew"};
   }
@@ -87,24 +109,24 @@ class Reader {
     return image;
   }
 
-  void check(const KernelRecord& r, const std::byte* data, uint64_t codes, uint64_t size) const {
-    const auto whole = [](uint32_t value, uint32_t of) { return value != 0 && value % of == 0; };
-    require(r.kernel == uint32_t(KernelName::kWalk) || r.kernel == uint32_t(KernelName::kCopyOutput),
-            "a record has an unknown kernel");
+  static bool whole(uint32_t value, uint32_t of) { return value != 0 && value % of == 0; }
+
+  // What records of both sorts have, behind their kernel's name.
+  template <typename Record, size_t kCount>
+  void check_common(const Record& r, const uint8_t (&sizes)[kCount], uint32_t flags, const std::byte* data,
+                    uint64_t codes, uint64_t size) const {
+    static_assert(kCount <= sizeof r.params);
     require(r.form == uint32_t(Form::kCubin) || r.form == uint32_t(Form::kPtx),
             "a record has an unknown form");
     require(r.dtype >= uint32_t(Dtype::kFloat32) && r.dtype <= uint32_t(Dtype::kBfloat16),
             "a record has an unknown dtype");
     require(r.arch >= 10 && r.arch < 1000 && whole(r.threads, kWarp) && r.threads <= kMaxThreads &&
-                r.shared <= kMaxShared && (r.flags & ~uint32_t{kWaitsItself}) == 0,
+                r.shared <= kMaxShared && (r.flags & ~flags) == 0,
             "a record has a value out of range");
     require(is_zero(r.reserved, sizeof r.reserved), "a reserved field is set");
     require(r.name[0] != '\0' && r.name[sizeof r.name - 1] == '\0', "a record has no name");
-    const bool walk = r.kernel == uint32_t(KernelName::kWalk);
-    const auto* sizes = walk ? std::begin(kWalkSizes) : std::begin(kCopySizes);
-    const size_t count = walk ? std::size(kWalkSizes) : std::size(kCopySizes);
-    require(r.param_count == count && std::equal(sizes, sizes + count, r.params) &&
-                is_zero(r.params + count, sizeof r.params - count),
+    require(r.param_count == kCount && std::equal(sizes, sizes + kCount, r.params) &&
+                is_zero(r.params + kCount, sizeof r.params - kCount),
             "a kernel has other parameters than this library passes");
     require(r.offset % kCodeAlignment == 0 && r.offset >= codes && r.offset < size && r.bytes != 0 &&
                 r.bytes <= size - r.offset,
@@ -113,13 +135,42 @@ class Reader {
             "a kernel's PTX does not end");
   }
 
+  void check(const KernelRecord& r, const std::byte* data, uint64_t codes, uint64_t size) const {
+    require(r.kernel == uint32_t(KernelName::kWalk) || r.kernel == uint32_t(KernelName::kCopyOutput),
+            "a record has an unknown kernel");
+    if (r.kernel == uint32_t(KernelName::kWalk)) {
+      check_common(r, kWalkSizes, kWaitsItself, data, codes, size);
+    } else {
+      check_common(r, kCopySizes, kWaitsItself, data, codes, size);
+    }
+  }
+
+  void check(const ModuleRecord& r, const std::byte* data, uint64_t codes, uint64_t size) const {
+    check_common(r, kModuleSizes, 0, data, codes, size);
+    require(r.dtype != uint32_t(Dtype::kFloat32), "a module is of float32");
+    const ModuleSizes& s = r.sizes;
+    const auto side = [](uint32_t n) { return n >= 1 && n <= kMaxSide; };
+    const auto channels = [](uint32_t n) { return whole(n, kPanel) && n <= kMaxChannels; };
+    require(side(s.height) && side(s.width) && channels(s.channels) &&
+                std::all_of(std::begin(s.widths), std::end(s.widths), channels) && s.reduced >= 1 &&
+                s.reduced <= s.widths[1] + s.widths[3] && s.third % 2 == 1 && s.third <= kMaxSide &&
+                side(r.group) && r.first >= 1 && r.first <= kMaxTickets && r.second >= 1 &&
+                r.second <= kMaxTickets,
+            "a module has a value out of range");
+    for (uint32_t i = 0; i < kMaps; ++i) {
+      const MapRecord& m = r.maps[i];
+      require(m.rank == kModuleRanks[i] && std::all_of(m.box, m.box + m.rank, side) &&
+                  is_zero(m.box + m.rank, (kMaxRank - m.rank) * sizeof m.box[0]) && m.type <= kMaxMapType &&
+                  m.swizzle <= kMaxSwizzle,
+              "a module's descriptor has a value out of range");
+    }
+  }
+
   // Codes follow each other, or are the same, and nothing lies between them.
-  void check_gaps(std::vector<KernelRecord> records, const std::byte* data, uint64_t end,
-                  uint64_t size) const {
-    std::sort(records.begin(), records.end(),
-              [](const KernelRecord& a, const KernelRecord& b) { return a.offset < b.offset; });
-    const KernelRecord* before = nullptr;
-    for (const KernelRecord& record : records) {
+  void check_gaps(std::vector<Code> found, const std::byte* data, uint64_t end, uint64_t size) const {
+    std::sort(found.begin(), found.end(), [](const Code& a, const Code& b) { return a.offset < b.offset; });
+    const Code* before = nullptr;
+    for (const Code& record : found) {
       if (before != nullptr && record.offset == before->offset) {
         require(record.bytes == before->bytes, "two kernels overlap");
         continue;

@@ -1,8 +1,8 @@
 // The kernel archive: the GPU's machine code, compiled ahead of time, in one file beside the library.
 //
 //  1. All numbers are little-endian; integers are unsigned.
-//  2. A file is an ArchiveHeader, `record_count` KernelRecords, and the codes, each at a multiple of 64 bytes.
-//     Records may share a code. All other bytes are zero.
+//  2. A file is an ArchiveHeader, `record_count` KernelRecords, `module_count` ModuleRecords, and the codes, each at
+//     a multiple of 64 bytes. Records may share a code. All other bytes are zero.
 //  3. A code is a cubin, or PTX: text that ends with a zero. An arch is major * 10 + minor. A cubin runs on GPUs of
 //     its `arch`'s major version with at least its minor one; from 9.0 on, of its arch alone, for it may use what no
 //     other has. PTX runs on its arch and all later ones.
@@ -15,9 +15,25 @@
 //  5. `copy_output` copies a slice of a buffer to float32 NCHW. Its parameters are those of CopyParameters; a block
 //     copies 64 pixels of 64 channels: grid (pixels of all images / 64, channels / 64), rounded up.
 //  6. Of the records that fit a launch the first is taken: special ones stand before general ones.
-//  7. Both kernels have two hidden parameters at the end, which the compiler asks for and which stay null.
+//  7. All kernels have two hidden parameters at the end, which the compiler asks for and which stay null.
 //  8. Reserved fields are zero. A reader refuses another version, and records whose parameters have other sizes.
-//  9. `hash` is XXH64 (seed 0) of all bytes behind the header. The archive is code and comes with the library: it is
+//  9. `module` runs one launch that is an Inception module of these sizes, instead of `walk`: a 1x1 convolution, 3x3
+//     and third branch with one merged reduce `r`, and a 3x3 max-pool `p` with its projection. All have stride 1 and
+//     padding that keeps the image's size, and ReLU. `widths`: channels of 1x1, of the 3x3's part of r, of 3x3, of the
+//     third branch's part of r, of the third branch (a `third` x `third` convolution) and of the projection; these and
+//     `channels`, of the input x, are multiples of 16. `reduced`: channels of r that are not padding. x, r, p and out
+//     are dense NHWC buffers. Images are worked on in groups of `group`; a launch has first + groups * (first +
+//     second) tickets, and its grid may have any size. Pixels of x at the program's max_batch from which on it is
+//     faster than `walk`: `from_pixels`; all bits set: never.
+// 10. Its parameters, of the sizes in kModuleSizes: nine descriptors, of x, p, r, r (rank 4: images, lines, columns,
+//     channels; the others 2: pixels or columns, channels or depth), then weights of the reduces, of 1x1, 3x3, third
+//     branch, projection; the addresses of x, r, p, out, biases, state and ticket; batch. A descriptor is a
+//     CUtensorMap, then sizes (32 bits), then strides (64 bits, elements), the outermost first. `maps` holds what
+//     cuTensorMapEncodeTiled takes beside the tensor: rank, element type, swizzle, box, the innermost side first;
+//     element strides are 1, interleave is none, promotion to L2 128 bytes, what lies outside reads as zero.
+//     Weights: (columns, K), K = (kernel_h, kernel_w, in_channels), of the record's dtype; biases: float32 of r, then of
+//     out. State: word 0 is the status, counter i (of a group) at word kLine * (i + 1); zero between launches.
+// 11. `hash` is XXH64 (seed 0) of all bytes behind the header. The archive is code and comes with the library: it is
 //     checked for accidents, not for malice.
 #pragma once
 
@@ -31,7 +47,7 @@
 namespace ie::cuda {
 
 constexpr char kArchiveMagic[8] = {'I', 'N', 'C', 'K', 'E', 'R', 'N', '\n'};
-constexpr uint32_t kArchiveVersion = 1;
+constexpr uint32_t kArchiveVersion = 2;
 constexpr uint64_t kCodeAlignment = 64;
 
 enum class KernelName : uint32_t { kWalk = 1, kCopyOutput = 2 };
@@ -48,7 +64,8 @@ struct ArchiveHeader {
   uint32_t record_count;
   uint64_t file_bytes;
   uint64_t hash;
-  uint32_t reserved[8];
+  uint32_t module_count;
+  uint32_t reserved[7];
 };
 
 struct KernelRecord {
@@ -66,6 +83,38 @@ struct KernelRecord {
   char name[32];       // of the entry in the code; ends with a zero
   uint64_t offset, bytes;
   uint32_t reserved[16];
+};
+
+constexpr uint32_t kMaps = 9, kMaxRank = 5;
+
+struct MapRecord {
+  uint32_t rank, type, swizzle;  // CUtensorMapDataType, CUtensorMapSwizzle
+  uint32_t box[kMaxRank];        // the innermost side first, then zeros
+};
+
+// What a module computes; equal for a launch and the kernel that can run it.
+struct ModuleSizes {
+  uint32_t height, width, channels;
+  uint32_t widths[6];
+  uint32_t reduced, third;
+};
+
+struct ModuleRecord {
+  uint32_t form;
+  uint32_t arch;
+  uint32_t dtype;
+  ModuleSizes sizes;
+  uint32_t group;
+  uint32_t first, second;               // tickets
+  uint32_t threads, shared, registers;  // as in a KernelRecord
+  uint32_t param_count;
+  uint32_t flags;
+  uint64_t from_pixels;
+  uint8_t params[64];
+  char name[32];
+  uint64_t offset, bytes;
+  MapRecord maps[kMaps];
+  uint32_t reserved[4];
 };
 
 struct WalkParameters {
@@ -95,15 +144,24 @@ constexpr uint32_t kLine = 32;       // words between counters: 128 bytes
 constexpr uint32_t kCopyBlock = 64;  // pixels and channels
 constexpr uint8_t kWalkSizes[] = {8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 4, 4, 4, 4, 4, 4, 4, 4, 8, 8};
 constexpr uint8_t kCopySizes[] = {8, 8, 4, 4, 4, 4, 8, 8};
+constexpr uint8_t kModuleRanks[kMaps] = {2, 2, 4, 4, 2, 2, 2, 2, 2};
+constexpr uint8_t kModuleSizes[] = {128, 4,   4, 8,   8, 128, 4,   4, 8, 8, 128, 4,   4,   4, 4, 8,
+                                    8,   8,   8, 128, 4, 4,   4,   4, 8, 8, 8,   8,   128, 4, 4, 8,
+                                    8,   128, 4, 4,   8, 8,   128, 4, 4, 8, 8,   128, 4,   4, 8, 8,
+                                    128, 4,   4, 8,   8, 8,   8,   8, 8, 8, 8,   8,   4,   8, 8};
 
-static_assert(sizeof(ArchiveHeader) == 64 && sizeof(KernelRecord) == 192);
+static_assert(sizeof(ArchiveHeader) == 64 && sizeof(KernelRecord) == 192 && sizeof(ModuleRecord) == 512);
 static_assert(sizeof(WalkParameters) == 128 && sizeof(CopyParameters) == 48);
 
 struct Archive {
   Image file;
   std::vector<KernelRecord> records;
+  std::vector<ModuleRecord> modules;
 
-  const std::byte* code(const KernelRecord& record) const { return file.data.get() + record.offset; }
+  template <typename Record>
+  const std::byte* code(const Record& record) const {
+    return file.data.get() + record.offset;
+  }
 };
 
 // Where the archive lies when nobody says otherwise: beside this library.

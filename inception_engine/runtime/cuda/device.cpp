@@ -1,7 +1,9 @@
 #include "device.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <map>
 
 namespace ie::cuda {
 namespace {
@@ -75,12 +77,22 @@ std::string joined(const std::vector<uint32_t>& sizes) {
 
 }  // namespace
 
+bool BoundProgram::is_last_walk(size_t launch) const {
+  return modules[launch] == nullptr && std::all_of(modules.begin() + ptrdiff_t(launch) + 1, modules.end(),
+                                                   [](const auto& module) { return module != nullptr; });
+}
+
+bool BoundProgram::exports(uint32_t buffer) const {
+  return std::none_of(modules.begin(), modules.end(),
+                      [&](const auto& module) { return module != nullptr && module->module.writes(buffer); });
+}
+
 // Chooses kernels without touching the GPU's memory, then loads them and uploads what they read.
 class Device::Loader {
  public:
   Loader(const Plan& plan, const std::vector<const Program*>& programs, CUdevice device,
-         const std::string& path)
-      : plan_(plan), programs_(programs) {
+         const std::string& path, ie_specialise specialise)
+      : plan_(plan), programs_(programs), specialise_(specialise) {
     capability_ = 10 * attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
                   attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
     multiprocessors_ = attribute(device, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
@@ -94,7 +106,7 @@ class Device::Loader {
       throw Refusal{IE_ERROR_GPU, "the library has no kernels for a GPU of " + gpu};
     }
     for (const Program* program : programs) {
-      for (const LaunchRecord& launch : program->launches) walks_.push_back(&find_walk(*program, launch));
+      for (const LaunchRecord& launch : program->launches) choices_.push_back(choose(*program, launch));
     }
     const auto copies = [&](const KernelRecord& r) {
       return r.kernel == uint32_t(KernelName::kCopyOutput) && runs_here(r) && r.dtype == dtype();
@@ -109,13 +121,19 @@ class Device::Loader {
   // The GPU's context is current.
   std::unique_ptr<Shared> load() {
     auto shared = std::make_unique<Shared>();
-    auto next = walks_.begin();
+    auto next = choices_.begin();
     for (const Program* program : programs_) {
       BoundProgram bound{};
       for (const LaunchRecord& launch : program->launches) {
-        Kernel kernel = load(**next++, shared.get());
-        kernel.blocks = std::min(kernel.blocks, launch.task_count);
-        bound.launches.push_back(kernel);
+        Choice& choice = *next++;
+        if (choice.module != nullptr) {
+          bound.launches.push_back(load(choice.module->record, shared.get()));
+        } else {
+          Kernel kernel = load(*choice.walk, shared.get());
+          kernel.blocks = std::min(kernel.blocks, launch.task_count);
+          bound.launches.push_back(kernel);
+        }
+        bound.modules.push_back(std::move(choice.module));
       }
       shared->programs.push_back(std::move(bound));
     }
@@ -133,7 +151,36 @@ class Device::Loader {
 
   uint32_t dtype() const { return programs_.front()->header.dtype; }
 
-  bool runs_here(const KernelRecord& record) const {
+  // What runs a launch: one of the two.
+  struct Choice {
+    const KernelRecord* walk = nullptr;
+    std::unique_ptr<BoundModule> module;
+  };
+
+  Choice choose(const Program& program, const LaunchRecord& launch) const {
+    Choice choice;
+    choice.module = find_specialised(program, launch);
+    if (choice.module == nullptr) choice.walk = &find_walk(program, launch);
+    return choice;
+  }
+
+  std::unique_ptr<BoundModule> find_specialised(const Program& program, const LaunchRecord& launch) const {
+    if (specialise_ == IE_SPECIALISE_NEVER || archive_.modules.empty()) return nullptr;
+    const std::optional<InceptionModule> found = find_module(program, launch);
+    if (!found) return nullptr;
+    const ModuleSizes& sizes = found->sizes;
+    const uint64_t pixels = uint64_t{sizes.height} * sizes.width * program.header.max_batch;
+    for (const ModuleRecord& r : archive_.modules) {
+      const bool fits = r.dtype == dtype() && runs_here(r) && r.group <= program.header.max_batch &&
+                        std::memcmp(&r.sizes, &sizes, sizeof sizes) == 0;
+      const bool wanted = specialise_ == IE_SPECIALISE_ALWAYS || pixels >= r.from_pixels;
+      if (fits && wanted) return std::make_unique<BoundModule>(BoundModule{*found, r, {}});
+    }
+    return nullptr;
+  }
+
+  template <typename Record>
+  bool runs_here(const Record& record) const {
     const int arch = int(record.arch);
     if (int(record.shared) > max_shared_ || arch > capability_) return false;
     if (record.form == uint32_t(Form::kPtx)) return true;
@@ -154,7 +201,8 @@ class Device::Loader {
                                            joined(needs.tile_columns)};
   }
 
-  Kernel load(const KernelRecord& record, Shared* shared) {
+  template <typename Record>
+  Kernel load(const Record& record, Shared* shared) {
     const Driver& cuda = driver();
     const char* loading = "loading the kernels";
     auto known = std::find(offsets_.begin(), offsets_.end(), record.offset);
@@ -220,6 +268,42 @@ class Device::Loader {
       check(cuda.cuMemcpyHtoDAsync(base, bytes.data(), bytes.size(), stream.get()), copying);
       check(cuda.cuStreamSynchronize(stream.get()), copying);
     }
+    upload_modules(shared, stream.get());
+  }
+
+  // The weights of modules in their kernel's order: of each once, whatever the number of programs.
+  void upload_modules(Shared* shared, CUstream stream) {
+    std::vector<std::byte> bytes;
+    std::map<std::array<uint64_t, 2 * kProducts>, ModuleWeights> known;  // by where the plan has them
+    for (size_t i = 0; i < programs_.size(); ++i) {
+      for (auto& bound : shared->programs[i].modules) {
+        if (bound == nullptr) continue;
+        std::array<uint64_t, 2 * kProducts> key;
+        for (uint32_t j = 0; j < kProducts; ++j) {
+          const OpRecord& op = programs_[i]->ops[bound->module.ops[j]];
+          key[2 * j] = op.weight_offset;
+          key[2 * j + 1] = op.bias_offset;
+        }
+        auto found = known.find(key);
+        if (found == known.end()) {
+          found = known.emplace(key, append_weights(plan_, *programs_[i], bound->module, &bytes)).first;
+        }
+        bound->weights = found->second;
+      }
+    }
+    if (bytes.empty()) return;
+    shared->module_weights = allocate(bytes.size(), "making room for the modules' weights");
+    const CUdeviceptr base = shared->module_weights.get();
+    const char* copying = "copying the modules' weights to the GPU";
+    check(driver().cuMemcpyHtoDAsync(base, bytes.data(), bytes.size(), stream), copying);
+    check(driver().cuStreamSynchronize(stream), copying);
+    for (BoundProgram& program : shared->programs) {
+      for (auto& bound : program.modules) {
+        if (bound == nullptr) continue;
+        for (uint64_t& address : bound->weights.products) address += base;
+        bound->weights.biases += base;
+      }
+    }
   }
 
   // Before this version a launch that overlaps could not be captured into a graph.
@@ -227,9 +311,10 @@ class Device::Loader {
 
   const Plan& plan_;
   const std::vector<const Program*>& programs_;
+  const ie_specialise specialise_;
   int capability_ = 0, multiprocessors_ = 0, max_shared_ = 0;
   Archive archive_;
-  std::vector<const KernelRecord*> walks_;  // of all programs' launches, one after the other
+  std::vector<Choice> choices_;  // of all programs' launches, one after the other
   const KernelRecord* copy_output_ = nullptr;
   std::vector<uint64_t> offsets_;  // of the codes that were loaded, in the order of the modules
 };
@@ -239,7 +324,7 @@ Device::Primary::~Primary() {
 }
 
 Device::Device(const Plan& plan, const std::vector<const Program*>& programs, uint32_t ordinal,
-               const std::string& archive)
+               const std::string& archive, ie_specialise specialise)
     : ordinal_(int(ordinal)) {
   check_sizes(plan, programs);
   const Driver& cuda = driver();
@@ -251,10 +336,19 @@ Device::Device(const Plan& plan, const std::vector<const Program*>& programs, ui
                                        ", counted from 0"};
   }
   check(cuda.cuDeviceGet(&primary_.device, ordinal_), "opening the GPU");
-  Loader loader(plan, programs, primary_.device, archive);
+  Loader loader(plan, programs, primary_.device, archive, specialise);
   check(cuda.cuDevicePrimaryCtxRetain(&primary_.context, primary_.device), "making the GPU's context");
   const Current current(primary_.context);
   shared_ = loader.load();
+}
+
+uint32_t Device::modules() const {
+  size_t count = 0;
+  for (const BoundProgram& program : shared_->programs) {
+    count +=
+        program.modules.size() - size_t(std::count(program.modules.begin(), program.modules.end(), nullptr));
+  }
+  return uint32_t(count);
 }
 
 Device::~Device() {

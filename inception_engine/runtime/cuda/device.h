@@ -9,6 +9,7 @@
 #include "../plan.h"
 #include "archive.h"
 #include "driver.h"
+#include "module.h"
 
 namespace ie::cuda {
 
@@ -24,6 +25,11 @@ struct Kernel {
 struct BoundProgram {
   uint64_t tasks, waits, ops, buffers;
   std::vector<Kernel> launches;
+  std::vector<std::unique_ptr<BoundModule>> modules;  // of each launch; null: `walk` runs it
+
+  bool is_last_walk(size_t launch) const;
+  // Whether `walk` writes the buffer, and so can store it for the caller, too.
+  bool exports(uint32_t buffer) const;
 };
 
 class Device {
@@ -31,7 +37,7 @@ class Device {
   // `programs`: proven, of one dtype. `archive`: a path, or empty for the one beside the library. Throws Refusal: what
   // driver() throws, IE_ERROR_DEVICE, IE_ERROR_GPU, IE_ERROR_KERNELS, IE_ERROR_NO_PROGRAM, IE_ERROR_MEMORY.
   Device(const Plan& plan, const std::vector<const Program*>& programs, uint32_t ordinal,
-         const std::string& archive);
+         const std::string& archive, ie_specialise specialise);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -41,6 +47,8 @@ class Device {
   uint64_t weights() const { return shared_->weights.get(); }
   const BoundProgram& program(uint32_t index) const { return shared_->programs[index]; }
   const Kernel& copy_output() const { return shared_->copy_output; }
+  // Launches of all programs that the kernel `module` runs.
+  uint32_t modules() const;
 
  private:
   // The context that CUDA's runtime, and so PyTorch, uses too.
@@ -52,7 +60,7 @@ class Device {
   // Made and released while the context is current.
   struct Shared {
     std::vector<Module> modules;
-    DeviceMemory weights;
+    DeviceMemory weights, module_weights;
     std::vector<DeviceMemory> tables;
     std::vector<BoundProgram> programs;
     Kernel copy_output;

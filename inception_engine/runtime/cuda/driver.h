@@ -34,13 +34,20 @@ enum : int {
   CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2,
   CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9,
   CU_STREAM_CAPTURE_STATUS_NONE = 0,
-  CU_STREAM_CAPTURE_MODE_RELAXED = 2
+  CU_STREAM_CAPTURE_MODE_RELAXED = 2,
+  CU_TENSOR_MAP_INTERLEAVE_NONE = 0,
+  CU_TENSOR_MAP_L2_PROMOTION_L2_128B = 2,
+  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0
 };
 enum : unsigned {
   CU_STREAM_NON_BLOCKING = 1,
   CU_EVENT_DISABLE_TIMING = 2,
   CU_MEMORYTYPE_DEVICE = 2,
   CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
+};
+
+struct alignas(64) CUtensorMap {
+  uint64_t opaque[16];
 };
 
 struct CUlaunchAttribute {
@@ -61,7 +68,7 @@ struct CUlaunchConfig {
   unsigned numAttrs;
 };
 
-static_assert(sizeof(CUlaunchAttribute) == 72 && sizeof(CUlaunchConfig) == 56);
+static_assert(sizeof(CUlaunchAttribute) == 72 && sizeof(CUlaunchConfig) == 56 && sizeof(CUtensorMap) == 128);
 
 // Member, symbol of the library, parameters.
 #define IE_CUDA_FUNCTIONS(X)                                                                              \
@@ -106,6 +113,10 @@ static_assert(sizeof(CUlaunchAttribute) == 72 && sizeof(CUlaunchConfig) == 56);
   X(cuEventRecord, cuEventRecord, (CUevent event, CUstream stream))                                       \
   X(cuEventSynchronize, cuEventSynchronize, (CUevent event))                                              \
   X(cuEventDestroy, cuEventDestroy_v2, (CUevent event))                                                   \
+  X(cuTensorMapEncodeTiled, cuTensorMapEncodeTiled,                                                       \
+    (CUtensorMap * map, int type, unsigned rank, void* address, const uint64_t* sizes,                    \
+     const uint64_t* strides, const uint32_t* box, const uint32_t* element_strides, int interleave,       \
+     int swizzle, int promotion, int fill))                                                               \
   X(cuPointerGetAttribute, cuPointerGetAttribute, (void* value, int attribute, CUdeviceptr pointer))      \
   X(cuGetErrorName, cuGetErrorName, (CUresult result, const char** name))                                 \
   X(cuGetErrorString, cuGetErrorString, (CUresult result, const char** text))

@@ -25,13 +25,9 @@ Pointer pointer(CUdeviceptr address) {
   return reinterpret_cast<Pointer>(address);
 }
 
-// `parameters`: a structure whose members have these sizes, without gaps.
-template <size_t kCount>
-void launch(const Kernel& kernel, uint32_t grid_x, uint32_t grid_y, const uint8_t (&sizes)[kCount],
-            void* parameters, bool overlaps, CUstream stream) {
-  void* pointers[kCount];
-  auto* next = static_cast<std::byte*>(parameters);
-  for (size_t i = 0; i < kCount; next += sizes[i++]) pointers[i] = next;
+// `parameters`: the address of each.
+void launch(const Kernel& kernel, uint32_t grid_x, uint32_t grid_y, void** parameters, bool overlaps,
+            CUstream stream) {
   CUlaunchAttribute overlap{};
   overlap.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
   overlap.value.programmaticStreamSerializationAllowed = 1;
@@ -44,7 +40,17 @@ void launch(const Kernel& kernel, uint32_t grid_x, uint32_t grid_y, const uint8_
   config.hStream = stream;
   config.attrs = overlaps ? &overlap : nullptr;
   config.numAttrs = overlaps ? 1 : 0;
-  check(driver().cuLaunchKernelEx(&config, kernel.function, pointers, nullptr), "launching a kernel");
+  check(driver().cuLaunchKernelEx(&config, kernel.function, parameters, nullptr), "launching a kernel");
+}
+
+// `parameters`: a structure whose members have these sizes, without gaps.
+template <size_t kCount>
+void launch(const Kernel& kernel, uint32_t grid_x, uint32_t grid_y, const uint8_t (&sizes)[kCount],
+            void* parameters, bool overlaps, CUstream stream) {
+  void* pointers[kCount];
+  auto* next = static_cast<std::byte*>(parameters);
+  for (size_t i = 0; i < kCount; next += sizes[i++]) pointers[i] = next;
+  launch(kernel, grid_x, grid_y, pointers, overlaps, stream);
 }
 
 }  // namespace
@@ -59,6 +65,14 @@ Executor::Executor(std::shared_ptr<const Device> device, const std::vector<const
     state_words_ =
         std::max<size_t>(state_words_, kLine * (size_t{1} + header.counter_count + header.launch_count));
   }
+  for (uint32_t i = 0; i < programs_.size(); ++i) {
+    for (const auto& module : device_->program(i).modules) {
+      if (module == nullptr) continue;
+      const size_t lines = module->lines(programs_[i]->header.max_batch);
+      module_bytes_ = std::max(module_bytes_, lines * kLine * sizeof(uint32_t));
+    }
+  }
+  state_words_ += module_bytes_ / sizeof(uint32_t);
   const ProgramHeader& largest = programs_.back()->header;
   for (uint32_t i = 0; i < largest.output_count; ++i) results_bytes_ += output_bytes(i, largest.max_batch);
   result_offsets_.resize(largest.output_count);
@@ -76,11 +90,18 @@ std::unique_ptr<Executor::Resources> Executor::make_resources() {
   made->results_and_state =
       allocate(results_bytes_ + state_words_ * sizeof(uint32_t), "making room for results");
   const size_t image_room = round_up(image_bytes_);
-  made->pinned = allocate_pinned(image_room + results_bytes_ + sizeof(uint32_t), "pinning host memory");
+  made->pinned = allocate_pinned(image_room + results_bytes_ + status_bytes(), "pinning host memory");
   made->replays.reserve(kMaxReplays);
   state_ = made->results_and_state.get() + results_bytes_;
   host_image_ = static_cast<std::byte*>(made->pinned.get());
   host_status_ = host_image_ + image_room + results_bytes_;
+  for (uint32_t i = 0; i < programs_.size(); ++i) {
+    made->modules.emplace_back();
+    for (const auto& module : device_->program(i).modules) {
+      if (module == nullptr) continue;
+      made->modules.back().push_back(describe(*module, *programs_[i], made->arena.get(), state_));
+    }
+  }
   clear_state(made->stream.get());
   check(driver().cuStreamSynchronize(made->stream.get()), "clearing the counters");
   return made;
@@ -233,7 +254,7 @@ void Executor::check_enqueued() {
   entered([&] {
     if (pending_) check(driver().cuEventSynchronize(resources_->enqueued.get()), "waiting for a run");
     const CUstream stream = resources_->stream.get();
-    check(driver().cuMemcpyDtoHAsync(host_status_, state_, sizeof(uint32_t), stream), "copying the status");
+    check(driver().cuMemcpyDtoHAsync(host_status_, state_, status_bytes(), stream), "copying the status");
     finish(stream);
   });
 }
@@ -242,9 +263,10 @@ void Executor::check_enqueued() {
 void Executor::finish(CUstream stream) {
   check(driver().cuStreamSynchronize(stream), "waiting for a run");
   pending_ = false;
-  uint32_t status;
-  std::memcpy(&status, host_status_, sizeof status);
-  if (status == 0) return;
+  uint32_t of_modules, of_walk;
+  std::memcpy(&of_modules, host_status_, sizeof of_modules);
+  std::memcpy(&of_walk, host_status_ + module_bytes_, sizeof of_walk);
+  if (of_modules == 0 && of_walk == 0) return;
   clear_state(stream);
   check(driver().cuStreamSynchronize(stream), "clearing the counters");
   throw Refusal{IE_ERROR_TIMEOUT, "a wait inside a run passed its bound; the results are void"};
@@ -299,7 +321,7 @@ void Executor::transfer_and_issue(uint32_t program, const ie_input& input, size_
   }
   issue(program, input, gpu_outputs_.data(), uint32_t(gpu_outputs_.size()), stream);
   check(cuda.cuMemcpyDtoHAsync(host_status_ - result_bytes, state_ - result_bytes,
-                               result_bytes + sizeof(uint32_t), stream),
+                               result_bytes + status_bytes(), stream),
         "copying the results");
 }
 
@@ -321,28 +343,36 @@ void Executor::issue(uint32_t index, const ie_input& input, const ie_output* out
   walk.weights = device_->weights();
   walk.arena = arena;
   walk.image = address(input.data);
-  walk.state = state_;
-  walk.ticket = state_ + kLine * sizeof(uint32_t) * (uint64_t{1} + program.header.counter_count);
+  walk.state = state_ + module_bytes_;
+  walk.ticket = walk.state + kLine * sizeof(uint32_t) * (uint64_t{1} + program.header.counter_count);
   walk.batch = input.batch;
   walk.pixels = input.format == IE_UINT8_NHWC;
   walk.result_buffer = kNone;
-  if (count == 1) {
+  const bool exported = count == 1 && bound.exports(program.outputs[outputs[0].index].buffer);
+  if (exported) {
     const OutputRecord& output = program.outputs[outputs[0].index];
     walk.result = address(outputs[0].data);
     walk.result_buffer = output.buffer;
     walk.result_channel = output.channel;
     walk.result_channels = output.channels;
   }
+  auto parameters = resources_->modules[index].begin();
   dirty_ = true;
   for (size_t i = 0; i < program.launches.size(); ++i, walk.ticket += kLine * sizeof(uint32_t)) {
     const Kernel& kernel = bound.launches[i];
+    if (bound.modules[i] != nullptr) {
+      parameters->batch = input.batch;
+      const auto blocks = std::min<uint64_t>(kernel.blocks, bound.modules[i]->tickets(input.batch));
+      launch(kernel, uint32_t(blocks), 1, (parameters++)->pointers().data(), false, stream);
+      continue;
+    }
     walk.first_task = program.launches[i].first_task;
     walk.task_count = program.launches[i].task_count;
-    if (i + 1 == program.launches.size()) walk.counters = program.header.counter_count;
+    walk.counters = bound.is_last_walk(i) ? program.header.counter_count : 0;
     launch(kernel, kernel.blocks, 1, kWalkSizes, &walk, i > 0 && kernel.overlaps, stream);
   }
   dirty_ = false;
-  for (uint32_t i = 0; count > 1 && i < count; ++i) copy_output(program, outputs[i], input.batch, stream);
+  for (uint32_t i = 0; !exported && i < count; ++i) copy_output(program, outputs[i], input.batch, stream);
 }
 
 void Executor::copy_output(const Program& program, const ie_output& output, uint32_t batch, CUstream stream) {

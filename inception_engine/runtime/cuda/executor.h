@@ -42,6 +42,7 @@ class Executor {
     Stream stream;
     Event enqueued;
     DeviceMemory arena, image, results_and_state;
+    std::vector<std::vector<ModuleParameters>> modules;  // of each program, in the order of its launches
     PinnedMemory pinned;
     std::vector<Replay> replays;
   };
@@ -60,15 +61,18 @@ class Executor {
              CUstream stream);
   void copy_output(const Program& program, const ie_output& output, uint32_t batch, CUstream stream);
   void finish(CUstream stream);
+  size_t status_bytes() const { return module_bytes_ + sizeof(uint32_t); }
 
   const std::shared_ptr<const Device> device_;
   const std::vector<const Program*> programs_;
   const bool poison_;
   size_t arena_bytes_ = 0, image_bytes_ = 0, results_bytes_ = 0, state_words_ = 0;
+  size_t module_bytes_ = 0;  // of the state: the modules', which stands first
   std::unique_ptr<Resources> resources_;
-  uint64_t state_ = 0;                // on the GPU; what is copied to the host ends where it begins
-  std::byte* host_image_ = nullptr;   // pinned
-  std::byte* host_status_ = nullptr;  // pinned; results end where it begins, as on the GPU
+  uint64_t state_ = 0;               // on the GPU; results end where it begins
+  std::byte* host_image_ = nullptr;  // pinned
+  std::byte* host_status_ =
+      nullptr;  // pinned; the modules' state and walk's status; results end where it begins
   std::vector<size_t>
       result_offsets_;  // of each output before the state, in the current run; 0: not asked for
   std::vector<ie_output> gpu_outputs_;  // of the current run

@@ -97,6 +97,15 @@ typedef enum ie_format {
   IE_UINT8_NHWC = 2    /* (batch, height, width, channels); the plan's mean and scale are applied */
 } ie_format;
 
+/* Whether launches of Inception modules take a kernel that was compiled for their sizes, on GPUs of compute capability
+ * 9.0 or 10.0, instead of the one that runs everything. Results agree within the dtype's rounding; the weights of these
+ * modules then lie on the GPU twice. */
+typedef enum ie_specialise {
+  IE_SPECIALISE_AUTO = 0, /* where it was measured to be faster; nowhere yet */
+  IE_SPECIALISE_NEVER = 1,
+  IE_SPECIALISE_ALWAYS = 2 /* wherever the kernel archive has one */
+} ie_specialise;
+
 typedef struct ie_engine ie_engine;
 typedef struct ie_context ie_context;
 
@@ -107,6 +116,7 @@ typedef struct ie_engine_options {
       emulate; /* 1: the CPU also walks programs for other devices, slowly, with the same results (tests) */
   uint32_t ordinal;    /* which GPU, as CUDA counts them */
   const char* kernels; /* path of the kernel archive; NULL: inception_engine.kernels beside this library */
+  uint32_t specialise; /* ie_specialise */
 } ie_engine_options;
 
 /* On a GPU only poison counts; the bound on a wait is part of the kernels there, some seconds. */
@@ -127,6 +137,7 @@ typedef struct ie_engine_info {
   uint32_t programs;     /* that this engine can run */
   uint64_t arena_bytes;  /* of the largest program */
   uint64_t weight_bytes; /* of all programs in the plan */
+  uint32_t specialised;  /* launches of these programs that take a kernel for their sizes */
 } ie_engine_info;
 
 /* Output 0 of a classifier is "logits". Shape (batch, channels, height, width), float32. */
