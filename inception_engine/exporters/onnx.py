@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +29,7 @@ from inception_engine.network import (
 # opset -> version of the file format, which onnx would otherwise set to its newest, unreadable to older runtimes.
 _FORMATS = {13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 LOGITS = "logits"
+DESCRIPTION = "inception_engine"  # the metadata property with labels and preprocessing, as JSON
 
 
 class ExportError(ValueError):
@@ -43,7 +46,7 @@ def to_onnx(
 
     Input "input", float32 (batch, channels, height, width). Output "logits", then the layers named in ``outputs``:
     (batch, channels, height, width), or (batch, classes) for linear layers and softmax. Layers that no output needs are
-    left out. Raises ExportError, and OSError for the file.
+    left out. Labels and preprocessing go into the model's metadata, as the importer reads them. Raises ExportError, and OSError for the file.
     """
     if opset not in _FORMATS:
         raise ExportError(f"opset {opset} is not supported: {min(_FORMATS)} to {max(_FORMATS)} are")
@@ -78,7 +81,8 @@ def to_onnx(
         ir_version=_FORMATS[opset],
         producer_name="inception_engine",
     )
-    helper.set_model_props(model, dict(network.metadata))
+    description = {"labels": network.labels, "preprocess": dataclasses.asdict(network.preprocess)}
+    helper.set_model_props(model, {**network.metadata, DESCRIPTION: json.dumps(description)})
     onnx.checker.check_model(model, full_check=True)
     if path is not None:
         write_atomically(path, [model.SerializeToString()])
