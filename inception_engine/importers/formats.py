@@ -14,10 +14,11 @@ from inception_engine.importers.checkpoint import Checkpoint, read_pickled, read
 from inception_engine.importers.errors import ImportFailed
 from inception_engine.importers.imported import Imported, Options
 from inception_engine.importers.labels import read_labels
-from inception_engine.network import GRAPH_KEY, Network, NetworkError
+from inception_engine.network import GRAPH_KEY, Network, NetworkError, Preprocess
 
 PLAN_MAGIC = b"INCPLAN\n"
 LFS_MAGIC = b"version https://git-lfs"
+ONNX_MAGIC = b"\x08"  # a ModelProto begins with its first field, the version of the format
 
 # A name that only such a network has, and what it is; for the message where a checkpoint is of none that is known.
 OTHERS = {
@@ -60,13 +61,15 @@ def _read(path: str | os.PathLike[str], options: Options) -> Imported:
         return _safetensors(path, options)
     if head.startswith((pickled.ZIP_MAGIC, pickled.PICKLE_MAGIC)):
         return _state_dict(read_pickled(path), options)
+    if head.startswith(ONNX_MAGIC):
+        return _onnx(path, options)
     if head.startswith(PLAN_MAGIC):
         raise ImportFailed(f"{path}: a plan, compiled already; inspect and classify take it")
     if head.startswith(LFS_MAGIC):
         raise ImportFailed(f"{path}: a pointer of Git LFS and not the file: git lfs pull")
     if head.startswith(b"\x80"):
         raise ImportFailed(f"{path}: a pickle that is not of torch.save; {pickled.HOW}")
-    raise ImportFailed(f"{path}: neither a PyTorch checkpoint nor safetensors")
+    raise ImportFailed(f"{path}: neither a PyTorch checkpoint nor safetensors nor ONNX")
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
@@ -104,3 +107,36 @@ def _state_dict(checkpoint: Checkpoint, options: Options) -> Imported:
     found = f"state dict in {checkpoint.entry!r}" if checkpoint.entry else ""
     prefix = f"names without their {checkpoint.prefix!r}" if checkpoint.prefix else ""
     return dataclasses.replace(imported, notes=tuple(filter(None, (found, prefix))) + imported.notes)
+
+
+def _onnx(path: str | os.PathLike[str], options: Options) -> Imported:
+    try:
+        from inception_engine.importers.onnx import import_onnx
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise ImportFailed(f"{path}: ONNX models need onnx: pip install 'inception-engine[onnx]'") from None
+    from inception_engine.importers.unfolded import onnx_source
+
+    options.refuse(os.fspath(path), "transform_input", "head_activation", "spec")
+    # Of the file's input, in front of what the file itself does to it. Other than the resizing, one value that is
+    # given stands for all of them: the others have ImageNet's.
+    given = any(value is not None for value in (options.mean, options.std, options.order))
+    file_preprocess = options.preprocess(Preprocess()) if given else None
+    size = options.input_size
+    result = import_onnx(path, input_size=None if size is None else (size, size), preprocess=file_preprocess)
+    network = result.network
+    if options.resize is not None:
+        resized = dataclasses.replace(network.preprocess, resize=options.resize)
+        network = dataclasses.replace(network, preprocess=resized)
+    outputs = network.shapes()[network.logits][0]
+    return Imported(
+        network=network,
+        description=f"an ONNX model, {network.name}, {outputs} outputs",
+        notes=()
+        if given
+        else (
+            "mean and deviation are assumed unless the file has them; --mean, --std and --order for others",
+        ),
+        source=onnx_source(path, result, file_preprocess),
+    )

@@ -16,12 +16,14 @@ from inception_engine.importers.checkpoint import Checkpoint
 from inception_engine.importers.errors import ImportFailed
 from inception_engine.importers.imported import Source
 from inception_engine.importers.layers import Head
-from inception_engine.network import Network, Preprocess
+from inception_engine.network import Preprocess
 from inception_engine.preprocess import normalise as pixels_normalised
 from inception_engine.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from inception_engine.importers.onnx import OnnxImport
 
 # The reference differs from the source by the rounding of folded weights to float32 alone: measured up to
 # 2e-7 at the logits of full width, 3e-6 an eighth as wide. What an import can do wrong is far away: an epsilon of 1e-5
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 FOLDING_TOLERANCE = 1e-5
 # ONNX Runtime computes in float32, in an order of its own: as the engine's.
 ONNX_TOLERANCE = 1e-4
+ONNX_HALF_TOLERANCE = 2e-2  # of a file in float16, where every activation is rounded to 11 bits
 NAME = "PyTorch, float64, from the file's tensors unfolded"
 
 
@@ -134,8 +137,14 @@ def _doubles(arrays: Mapping[str, np.ndarray], ignored: tuple[str, ...] = ()) ->
     }
 
 
-def onnx_source(path: str | os.PathLike[str], network: Network) -> Source:
-    """ONNX Runtime on the file, its graph optimisations off: nodes run as they are written, nothing is folded."""
+def onnx_source(
+    path: str | os.PathLike[str], imported: OnnxImport, file_preprocess: Preprocess | None
+) -> Source:
+    """ONNX Runtime on the file, its graph optimisations off: nodes run as they are written, nothing is folded.
+
+    ``file_preprocess``: how pixels become the file's input, where that is known; else they become what gives the
+    network's input behind the file's own normalisation. Compared is the value that the network calls logits.
+    """
 
     def run(images: np.ndarray) -> np.ndarray:
         try:
@@ -144,18 +153,48 @@ def onnx_source(path: str | os.PathLike[str], network: Network) -> Source:
             raise ImportFailed(
                 "the parity check needs ONNX Runtime: pip install 'inception-engine[onnx]', or leave it out"
             ) from None
+        import onnx
+
+        value = imported.values.get(imported.network.logits)
+        if value is None:
+            raise ImportFailed(
+                f"{path}: has no value of its own for the logits, to be compared; leave the check out"
+            )
+        model = onnx.load(os.fspath(path), load_external_data=False)
+        if value not in [output.name for output in model.graph.output]:
+            model.graph.output.append(onnx.ValueInfoProto(name=value))
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-        image, output = session.get_inputs()[0], session.get_outputs()[0]
-        dtype = np.float16 if image.type == "tensor(float16)" else np.float32
-        x = pixels_normalised(images, network.preprocess).astype(dtype)
-        batch = image.shape[0] if isinstance(image.shape[0], int) else len(x)
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        x = _file_input(images, imported, file_preprocess)
+        batch = imported.batch or len(x)
         results = [
-            session.run([output.name], {image.name: np.resize(x[i : i + batch], (batch, *x.shape[1:]))})[0]
+            session.run([value], {imported.input_name: np.resize(x[i : i + batch], (batch, *x.shape[1:]))})[0]
             for i in range(0, len(x), batch)
         ]
         return np.concatenate(results)[: len(x)].astype(np.float64)
 
-    return Source(name="ONNX Runtime, float32, graph optimisations off", run=run, tolerance=ONNX_TOLERANCE)
+    half = imported.input_dtype == "float16"
+    return Source(
+        name=f"ONNX Runtime, {'float16' if half else 'float32'}, graph optimisations off",
+        run=run,
+        tolerance=ONNX_HALF_TOLERANCE if half else ONNX_TOLERANCE,
+    )
+
+
+def _file_input(images: np.ndarray, imported: OnnxImport, file_preprocess: Preprocess | None) -> np.ndarray:
+    """What the file takes, of uint8 images (batch, height, width, channels) in the network's channel order."""
+    front = imported.front
+    x = np.empty((*images.shape[:3], front.channels))
+    if file_preprocess is not None:
+        x[..., list(front.source)] = images
+        mean, std = file_preprocess.constants(front.channels)
+        x = (x - mean) / std
+    else:
+        behind = pixels_normalised(images, imported.network.preprocess).transpose(0, 2, 3, 1)
+        x[..., list(front.source)] = (behind - np.array(front.shift)) / np.array(front.scale)
+    x = x if imported.channels_last else x.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(x, np.float16 if imported.input_dtype == "float16" else np.float32)
