@@ -82,13 +82,14 @@ def _guarded(program: str, body: Callable[[], int]) -> int:
 def _user_errors() -> tuple[type[Exception], ...]:
     from inception_engine.compiler import CompileError
     from inception_engine.errors import EngineError
+    from inception_engine.exporters.errors import ExportError
     from inception_engine.importers.errors import ImportFailed
     from inception_engine.network import NetworkError
     from inception_engine.simulate.gpu import SimulationError
     from inception_engine.spec import SpecError
 
-    known = CommandError, EngineError, ImportFailed, NetworkError, CompileError, SpecError, SimulationError
-    return *known, OSError, MemoryError
+    known = CommandError, EngineError, ImportFailed, ExportError, NetworkError, CompileError, SpecError
+    return *known, SimulationError, OSError, MemoryError
 
 
 def _complain(program: str, error: Exception) -> None:
@@ -104,6 +105,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from inception_engine.exporters.command import add_options as add_export_options
     from inception_engine.importers.command import add_options
 
     parser = _Parser(
@@ -127,11 +129,22 @@ def _parser() -> argparse.ArgumentParser:
     importing.add_argument(
         "-o", "--output", metavar="FILE", required=True, type=Path, help="the network to write (.safetensors)"
     )
-    _add_unseen(
-        importing.add_argument_group("variant of the network, for state dicts of this package's model")
-    )
+    _add_unseen(importing.add_argument_group(_VARIANT_OF_STATE_DICT))
     add_options(importing)
     importing.set_defaults(command=_import)
+
+    export = commands.add_parser("export", help="write a network in another format")
+    formats = export.add_subparsers(required=True, metavar="FORMAT")
+    onnx = formats.add_parser(
+        "onnx",
+        help="ONNX, for any batch size",
+        description="The model is checked, and held against the reference on random images by ONNX Runtime: where they "
+        "differ, nothing is written and the exit status is 1.",
+    )
+    add_export_options(onnx)
+    _add_unseen(onnx.add_argument_group(_VARIANT_OF_STATE_DICT))
+    add_options(onnx)
+    onnx.set_defaults(command=_export_onnx)
 
     build = commands.add_parser("build", help="compile a network to a plan file")
     build.add_argument("-o", "--output", metavar="FILE", required=True, type=Path, help="the plan to write")
@@ -245,6 +258,7 @@ def _names(text: str) -> list[str]:
 # Fields of a Spec that have an option of their own: those that a file's tensors do not show, and those that they do.
 _UNSEEN_FIELDS = ("norm", "pool_padding", "pool_kernels")
 _SEEN_FIELDS = ("third_branch", "width", "classes")
+_VARIANT_OF_STATE_DICT = "variant of the network, for state dicts of this package's model"
 _VARIANT_FIELDS = (*_UNSEEN_FIELDS, *_SEEN_FIELDS, "input_size")
 
 
@@ -300,6 +314,12 @@ def _unseen_spec(arguments: argparse.Namespace) -> Spec | None:
 
 def _import(arguments: argparse.Namespace) -> int:
     from inception_engine.importers.command import run
+
+    return run(arguments, _unseen_spec(arguments))
+
+
+def _export_onnx(arguments: argparse.Namespace) -> int:
+    from inception_engine.exporters.command import run
 
     return run(arguments, _unseen_spec(arguments))
 

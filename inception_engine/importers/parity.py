@@ -89,14 +89,14 @@ def check(imported: Imported, images: int = IMAGES, seed: int = SEED) -> Report:
     with Engine(compile_network(network, max_batch=images), device="cpu") as engine:
         computed = engine.run(pictures)
     if source is None:
-        rows: tuple[Row, ...] = (_row("engine, fp32", computed, found, ENGINE_TOLERANCE),)
-        return Report(against="the float64 reference", rows=rows, spread=_spread(found))
+        rows: tuple[Row, ...] = (compare("engine, fp32", computed, found, ENGINE_TOLERANCE),)
+        return Report(against="the float64 reference", rows=rows, spread=spread_of(found))
     expected = source.run(pictures)
     rows = (
-        _row("reference, float64", found, expected, source.tolerance),
-        _row("engine, fp32", computed, expected, max(ENGINE_TOLERANCE, source.tolerance)),
+        compare("reference, float64", found, expected, source.tolerance),
+        compare("engine, fp32", computed, expected, max(ENGINE_TOLERANCE, source.tolerance)),
     )
-    return Report(against=source.name, rows=rows, spread=_spread(expected))
+    return Report(against=source.name, rows=rows, spread=spread_of(expected))
 
 
 def assert_parity(imported: Imported) -> Report:
@@ -128,7 +128,8 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     return difference / scale if scale else (0.0 if difference == 0 else np.inf)
 
 
-def _row(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> Row:
+def compare(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -> Row:
+    """``found`` against ``expected``, both (batch, ...)."""
     flat, wanted = (logits.reshape(len(logits), -1) for logits in (found, expected))
     same = flat.shape == wanted.shape
     agree = int((flat.argmax(1) == wanted.argmax(1)).sum()) if same else 0
@@ -136,6 +137,7 @@ def _row(name: str, found: np.ndarray, expected: np.ndarray, tolerance: float) -
     return Row(name=name, error=error, tolerance=tolerance, agree=agree, images=len(wanted))
 
 
-def _spread(logits: np.ndarray) -> float:
+def spread_of(logits: np.ndarray) -> float:
+    """How far a logit moves between images at most, over the largest one."""
     scale = float(np.abs(logits).max())
     return float(np.ptp(logits, axis=0).max()) / scale if scale else 0.0
