@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inception_engine.spec import Spec
@@ -12,8 +12,16 @@ if TYPE_CHECKING:
 OPSET = 17
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the ONNX model is to be."""
+def add_parser(formats: Any) -> argparse.ArgumentParser:
+    """The command's parser, in what ``add_subparsers`` gave."""
+    from inception_engine.importers.command import add_options
+
+    parser: argparse.ArgumentParser = formats.add_parser(
+        "onnx",
+        help="ONNX, for any batch size",
+        description="The model is checked, and held against the reference on random images by ONNX Runtime: where they "
+        "differ, nothing is written and the exit status is 1.",
+    )
     parser.add_argument(
         "file", metavar="NETWORK|CHECKPOINT", help="a file of weights: whatever `inception import` takes"
     )
@@ -40,6 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="logits",
         help="what comes out (default: logits)",
     )
+    add_options(parser)
+    return parser
 
 
 def run(arguments: argparse.Namespace, spec: Spec | None) -> int:

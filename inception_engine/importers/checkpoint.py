@@ -117,12 +117,13 @@ def _is_tensor(value: Any) -> bool:
 def _array(path: str | os.PathLike[str], name: str, tensor: torch.Tensor) -> np.ndarray:
     import torch
 
-    if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
+    try:
+        if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+            tensor = tensor.float()
+        array: np.ndarray = tensor.detach().resolve_neg().contiguous().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, complex, of a device that holds nothing
         kind = str(tensor.dtype).removeprefix("torch.")
-        raise ImportFailed(f"{path}: {name} is {kind} and not an ordinary floating-point tensor")
-    if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
-        tensor = tensor.float()
-    array: np.ndarray = tensor.detach().contiguous().numpy()
+        raise ImportFailed(f"{path}: {name} is {kind}, not an ordinary tensor: {error}") from None
     return array
 
 

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inception_engine.network import Network
     from inception_engine.spec import Spec
 
 PARITY_FAILED = 1
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """The command's parser, in what ``add_subparsers`` gave."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "import",
+        help="make a network file of a torchvision checkpoint or an ONNX model",
+        description="FILE is a torchvision GoogLeNet's state dict (.pth, .pt or safetensors), an ONNX model, or a "
+        "state dict of this package's own model. The result is held against PyTorch or ONNX Runtime on random images: "
+        "where they differ, nothing is written and the exit status is 1.",
+    )
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, type=Path, help="the network to write (.safetensors)"
+    )
+    add_options(parser)
+    return parser
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +91,12 @@ def load(path: str, arguments: argparse.Namespace, spec: Spec | None) -> Network
     network, source = imported.network, imported.source
     if source is None:  # a network of ours has nothing else to be held against
         return network
-    print(f"{path}: {imported.description}")
-    for note in imported.notes:
-        print(f"  {note}")
-    print(f"  {_input(network)}")
+    for line in (
+        f"{path}: {imported.description}",
+        *(f"  {note}" for note in (*imported.notes, _input(network))),
+    ):
+        # Names come from the file: control characters in them must not reach the terminal.
+        print("".join(c if c.isprintable() else "?" for c in line))
     if arguments.no_check:
         print(f"not checked against {source.name} (--no-check)")
         return network

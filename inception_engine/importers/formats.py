@@ -19,6 +19,7 @@ from inception_engine.network import GRAPH_KEY, Network, NetworkError, Preproces
 PLAN_MAGIC = b"INCPLAN\n"
 LFS_MAGIC = b"version https://git-lfs"
 ONNX_MAGIC = b"\x08"  # a ModelProto begins with its first field, the version of the format
+ASSUMED = "mean and deviation are assumed unless the file has them; --mean, --std and --order for others"
 
 # A name that only such a network has, and what it is; for the message where a checkpoint is of none that is known.
 OTHERS = {
@@ -133,10 +134,6 @@ def _onnx(path: str | os.PathLike[str], options: Options) -> Imported:
     return Imported(
         network=network,
         description=f"an ONNX model, {network.name}, {outputs} outputs",
-        notes=()
-        if given
-        else (
-            "mean and deviation are assumed unless the file has them; --mean, --std and --order for others",
-        ),
+        notes=() if given else (ASSUMED,),
         source=onnx_source(path, result, file_preprocess),
     )

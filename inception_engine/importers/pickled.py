@@ -26,9 +26,8 @@ MAX_PICKLE_BYTES = 1 << 20  # GoogLeNet's has 50 KB, with an optimizer's state s
 MAX_MEMBERS = 100_000
 
 ZIP_MAGIC = b"PK\x03\x04"
-PICKLE_MAGIC = (
-    b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # protocol 2 and torch's magic number
-)
+# Protocol 2 and torch's magic number.
+PICKLE_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the storages' names; then the storages
 
 # CVE-2025-32434 was fixed in 2.6.0, CVE-2026-24747 (memory corruption by a weights_only load) in 2.10.0.
@@ -38,22 +37,9 @@ _STORAGES = {
     f"torch {kind}Storage"
     for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 }
-_DTYPES = {
-    f"torch {kind}"
-    for kind in (
-        "float32",
-        "float64",
-        "float16",
-        "bfloat16",
-        "int64",
-        "int32",
-        "int16",
-        "int8",
-        "uint8",
-        "bool",
-    )
-}
-_GLOBALS = _STORAGES | _DTYPES | {
+_FLOATS = {f"torch {kind}" for kind in ("float64", "float32", "float16", "bfloat16")}
+_INTEGERS = {f"torch {kind}" for kind in ("int64", "int32", "int16", "int8", "uint8", "bool")}
+_GLOBALS = _STORAGES | _FLOATS | _INTEGERS | {
     "collections OrderedDict",
     "collections defaultdict",
     "__builtin__ dict",
@@ -68,6 +54,7 @@ _GLOBALS = _STORAGES | _DTYPES | {
     "torch._utils _rebuild_tensor_v2",
     "torch._utils _rebuild_tensor_v3",
 }  # fmt: skip
+_FOREIGN = {"STACK_GLOBAL", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}  # other ways to name a class
 HOW = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 
 
@@ -132,16 +119,15 @@ def _check_archive(path: Path, file: IO[bytes], size: int) -> None:
             declared = sum(member.file_size for member in members)
             if declared > size:
                 raise ImportFailed(f"{path}: its members declare {declared:,} bytes, it has {size:,}")
-            pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+            # In any case of letters: torch's reader does not tell them apart.
+            pickles = [name for name in names if name.count("/") == 1 and name.lower().endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise ImportFailed(f"{path}: an archive that is not of torch.save: no data.pkl in it")
             with archive.open(pickles[0]) as pickle:
                 _check_pickles(path, pickle, 1)
     except ImportFailed:
         raise
-    except (
-        Exception
-    ) as error:  # a damaged directory leads zipfile to whatever its fields say, OSError among it
+    except Exception as error:  # a damaged directory leads zipfile to whatever its fields say
         raise ImportFailed(f"{path}: truncated or damaged: {error}") from None
 
 
@@ -155,9 +141,9 @@ def _check_pickles(path: Path, stream: IO[bytes], count: int) -> None:
                 if opcode.name in ("GLOBAL", "INST") and argument not in _GLOBALS:
                     name = str(argument).replace(" ", ".")
                     raise ImportFailed(f"{path}: holds a {name}, which is code and not weights; {HOW}")
-                if opcode.name in ("STACK_GLOBAL", "OBJ", "NEWOBJ_EX") or opcode.name.startswith("EXT"):
+                if opcode.name in _FOREIGN:
                     raise ImportFailed(
-                        f"{path}: a pickle with {opcode.name}, which torch.save does not write"
+                        f"{path}: its pickle has a {opcode.name}, which torch.save does not write"
                     )
     except ImportFailed:
         raise

@@ -97,6 +97,18 @@ def test_failed_parity_writes_nothing(
     assert target.read_bytes() == b"old"
 
 
+def test_control_characters_in_a_file_do_not_reach_the_terminal(capsys: Captured, tmp_path: Path) -> None:
+    state = trained_googlenet(3, width=8).state_dict()
+    hostile = "\x1b]0;title\x07"
+    torch.save({f"{hostile}.{name}": tensor for name, tensor in state.items()}, tmp_path / "a.pth")
+    arguments = "import", str(tmp_path / "a.pth"), "-o", str(tmp_path / "a"), *SIZE, "--no-check"
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0 and "title" in out and "\x1b" not in out
+    torch.save({**state, hostile * 1000: torch.ones(1)}, tmp_path / "a.pth")
+    status, _, err = run(capsys, *arguments)
+    assert status == 2 and "title" in err and "\x1b" not in err and len(err) < 1100
+
+
 def test_a_saved_network_takes_labels(capsys: Captured, tmp_path: Path) -> None:
     googlenet(width=0.1, classes=2, input_size=32).save(tmp_path / "a.safetensors")
     (tmp_path / "labels.json").write_text('["yes", "no"]')
