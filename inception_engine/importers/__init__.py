@@ -43,14 +43,14 @@ def load_network(
 
     ``labels``: a file with the names of the classes: a line each, or JSON.
     ``transform_input``: of torchvision's network alone; True (default) is right for pretrained weights and models
-    fine-tuned from them, False for those trained with torchvision's default.
+    fine-tuned from them, False for models trained from scratch, where torchvision's own default is False.
     ``input_size``: height and width in pixels (default: 224, or what the file says).
     ``mean``, ``std``: of the pixels, 0..255, per channel or one for all, as training normalised them (default:
     ImageNet's); ``resize``: the shorter side before the centre crop; ``order``: "RGB" or "BGR".
     ``head_activation``: between the linear layers of a classifier that is an nn.Sequential: "relu" (default) or "none".
     ``spec``: of a state dict of ours, what its tensors do not say: LRN or none, and the pools.
     ``check``: hold the network, and the engine compiled from it, against the file (needs torch; for ONNX, ONNX
-    Runtime). The commands do so always.
+    Runtime); False by default, and the commands do it always.
 
     float32 images for the network are normalised as its ``preprocess`` says, and with ``transform_input`` that is
     (pixel - 127.5) / 127.5. Raises ImportFailed, ParityFailed, NetworkError and SpecError for what the file and the

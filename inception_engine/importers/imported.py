@@ -40,11 +40,13 @@ class Options:
             raise ImportFailed(
                 f"head_activation is {self.head_activation!r}, not {' or '.join(HEAD_ACTIVATIONS)}"
             )
-        if self.std is not None and any(0 < value < 1 for value in self.std):
-            raise ImportFailed(
-                f"std {', '.join(f'{value:g}' for value in self.std)}: mean and std are of pixels from 0 to 255, so "
-                "multiply those of pixels from 0 to 1 by 255"
-            )
+        for name in ("mean", "std"):
+            values = getattr(self, name) or ()
+            if any(0 < value < 1 for value in values):
+                raise ImportFailed(
+                    f"{name} {', '.join(f'{value:g}' for value in values)}: mean and std are of pixels from 0 to 255, "
+                    "so multiply those of pixels from 0 to 1 by 255"
+                )
 
     def refuse(self, path: str, *names: str) -> None:
         """Raises ImportFailed where one of these is given and the file leaves nothing open."""

@@ -1,6 +1,7 @@
 """Checkpoints run as they are: plain torch in float64 from the file's own tensors, nothing folded or renamed.
 
-What parity is checked against. Nothing here is shared with the importers: names, strides and pools stand here again.
+What parity is checked against. The arithmetic is shared with no importer: names, strides and pools stand here again.
+Only what a file does not say (``Head``, the spec of our own model) comes from there.
 """
 
 from __future__ import annotations

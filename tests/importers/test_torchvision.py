@@ -322,7 +322,8 @@ def test_options_that_change_nothing(small, tmp_path) -> None:
         ({"head_activation": "relu"}, "one linear layer"),
         ({"head_activation": "tanh"}, "not relu or none"),
         ({"order": "GRB"}, "not RGB or BGR"),
-        ({"std": (0.229, 0.224, 0.225)}, "by 255"),
+        ({"std": (0.229, 0.224, 0.225)}, "std 0.229, 0.224, 0.225: .* by 255"),
+        ({"mean": (0.485, 0.456, 0.406)}, "mean 0.485, .* by 255"),
         ({"resize": 0}, "resize is 0"),
     )
     for given, message in mistakes:
