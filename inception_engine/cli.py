@@ -109,8 +109,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from inception_engine.exporters import command as exporters
-    from inception_engine.importers import command as importers
+    from inception_engine.exporters.command import add_options as add_export_options
+    from inception_engine.importers.command import add_options
 
     parser = _Parser(
         prog="inception", description="Compile GoogLeNet to a plan, look at plans, run them on images."
@@ -122,13 +122,32 @@ def _parser() -> argparse.ArgumentParser:
     _add_variant(summary)
     summary.set_defaults(command=_summary)
 
-    importing = importers.add_parser(commands)
+    importing = commands.add_parser(
+        "import",
+        help="make a network file of a torchvision checkpoint or an ONNX model",
+        description="FILE is a torchvision GoogLeNet's state dict (.pth, .pt or safetensors), an ONNX model, or a "
+        "state dict of this package's own model. The result is held against PyTorch or ONNX Runtime on random images: "
+        "where they differ, nothing is written and the exit status is 1.",
+    )
+    importing.add_argument("file", metavar="FILE")
+    importing.add_argument(
+        "-o", "--output", metavar="FILE", required=True, type=Path, help="the network to write (.safetensors)"
+    )
     _add_unseen(importing.add_argument_group(_VARIANT_OF_STATE_DICT))
+    add_options(importing)
     importing.set_defaults(command=_import)
 
     export = commands.add_parser("export", help="write a network in another format")
-    onnx = exporters.add_parser(export.add_subparsers(required=True, metavar="FORMAT"))
+    formats = export.add_subparsers(required=True, metavar="FORMAT")
+    onnx = formats.add_parser(
+        "onnx",
+        help="ONNX, for any batch size",
+        description="The model is checked, and held against the reference on random images by ONNX Runtime: where they "
+        "differ, nothing is written and the exit status is 1.",
+    )
+    add_export_options(onnx)
     _add_unseen(onnx.add_argument_group(_VARIANT_OF_STATE_DICT))
+    add_options(onnx)
     onnx.set_defaults(command=_export_onnx)
 
     build = commands.add_parser("build", help="compile a network to a plan file")
@@ -139,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a file of weights: whatever `inception import` takes (default: random weights)",
     )
     _add_variant(build)
-    importers.add_options(build)
+    add_options(build)
     build.add_argument("--seed", type=_natural, metavar="N", help="of the random weights (default: 0)")
     sizes = build.add_mutually_exclusive_group()
     sizes.add_argument(

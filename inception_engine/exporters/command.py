@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inception_engine.spec import Spec
@@ -12,16 +12,8 @@ if TYPE_CHECKING:
 OPSET = 17
 
 
-def add_parser(formats: Any) -> argparse.ArgumentParser:
-    """The command's parser, in what ``add_subparsers`` gave."""
-    from inception_engine.importers.command import add_options
-
-    parser: argparse.ArgumentParser = formats.add_parser(
-        "onnx",
-        help="ONNX, for any batch size",
-        description="The model is checked, and held against the reference on random images by ONNX Runtime: where they "
-        "differ, nothing is written and the exit status is 1.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the ONNX model is to be."""
     parser.add_argument(
         "file", metavar="NETWORK|CHECKPOINT", help="a file of weights: whatever `inception import` takes"
     )
@@ -48,8 +40,6 @@ def add_parser(formats: Any) -> argparse.ArgumentParser:
         default="logits",
         help="what comes out (default: logits)",
     )
-    add_options(parser)
-    return parser
 
 
 def run(arguments: argparse.Namespace, spec: Spec | None) -> int:

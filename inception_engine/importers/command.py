@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inception_engine.network import Network
     from inception_engine.spec import Spec
 
 PARITY_FAILED = 1
-
-
-def add_parser(commands: Any) -> argparse.ArgumentParser:
-    """The command's parser, in what ``add_subparsers`` gave."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "import",
-        help="make a network file of a torchvision checkpoint or an ONNX model",
-        description="FILE is a torchvision GoogLeNet's state dict (.pth, .pt or safetensors), an ONNX model, or a "
-        "state dict of this package's own model. The result is held against PyTorch or ONNX Runtime on random images: "
-        "where they differ, nothing is written and the exit status is 1.",
-    )
-    parser.add_argument("file", metavar="FILE")
-    parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, type=Path, help="the network to write (.safetensors)"
-    )
-    add_options(parser)
-    return parser
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
