@@ -178,12 +178,21 @@ def onnx_source(
         ]
         return np.concatenate(results)[: len(x)].astype(np.float64)
 
-    half = imported.input_dtype == "float16"
+    half = _is_half(path)
     return Source(
         name=f"ONNX Runtime, {'float16' if half else 'float32'}, graph optimisations off",
         run=run,
         tolerance=ONNX_HALF_TOLERANCE if half else ONNX_TOLERANCE,
     )
+
+
+def _is_half(path: str | os.PathLike[str]) -> bool:
+    """Whether the file has weights in float16, whatever its input is."""
+    import onnx
+
+    graph = onnx.load(os.fspath(path), load_external_data=False).graph
+    constants = [a.t for node in graph.node if node.op_type == "Constant" for a in node.attribute]
+    return any(t.data_type == onnx.TensorProto.FLOAT16 for t in [*graph.initializer, *constants])
 
 
 def _file_input(images: np.ndarray, imported: OnnxImport, file_preprocess: Preprocess | None) -> np.ndarray:

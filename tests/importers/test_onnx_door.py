@@ -57,6 +57,15 @@ def test_check_passes(front: bool, options, batch: int | None, tmp_path: Path) -
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize("io", ["fp32", "fp16"])
+def test_weights_in_float16(io: str, tmp_path: Path) -> None:
+    to_onnx(NETWORK, tmp_path / "a.onnx", dtype="fp16", io=io)
+    report = check(import_file(tmp_path / "a.onnx", Options()))
+    assert report.passed and "float16" in report.against
+    assert report.rows[0].error > unfolded.ONNX_TOLERANCE  # so the wider tolerance is needed
+
+
+@pytest.mark.parity
 def test_check_fails_for_another_network(tmp_path: Path) -> None:
     onnx.save(model(), tmp_path / "a.onnx")
     result = import_onnx(tmp_path / "a.onnx")
