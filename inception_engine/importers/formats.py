@@ -19,7 +19,6 @@ from inception_engine.network import GRAPH_KEY, Network, NetworkError, Preproces
 PLAN_MAGIC = b"INCPLAN\n"
 LFS_MAGIC = b"version https://git-lfs"
 ONNX_MAGIC = b"\x08"  # a ModelProto begins with its first field, the version of the format
-ASSUMED = "mean and deviation are assumed unless the file has them; --mean, --std and --order for others"
 
 # A name that only such a network has, and what it is; for the message where a checkpoint is of none that is known.
 OTHERS = {
@@ -131,9 +130,10 @@ def _onnx(path: str | os.PathLike[str], options: Options) -> Imported:
         resized = dataclasses.replace(network.preprocess, resize=options.resize)
         network = dataclasses.replace(network, preprocess=resized)
     outputs = network.shapes()[network.logits][0]
+    assumed = network.metadata.get("input")
     return Imported(
         network=network,
         description=f"an ONNX model, {network.name}, {outputs} outputs",
-        notes=() if given else (ASSUMED,),
+        notes=() if assumed is None else (f"its input is {assumed}; --mean, --std and --order for others",),
         source=onnx_source(path, result, file_preprocess),
     )
