@@ -1,7 +1,7 @@
 """torchvision's GoogLeNet -> Network, from a state dict's names and shapes.
 
 Differences from the paper (torchvision/models/googlenet.py): batch norm with epsilon 0.001 behind every convolution,
-3x3 where the paper has 5x5 (pytorch/vision issue 906; 5x5 is taken, too, where the file has it), and a last max pool
+3x3 where the paper has 5x5 (pytorch/vision#906; 5x5 is taken, too, where the file has it), and a last max pool
 of 2x2. Any width, any number of classes, with and without the auxiliary heads, which are left out.
 
 The network's input is what the first convolution sees. torchvision's model takes pixels normalised by ImageNet's mean
