@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from inception_engine.engine import Classification, Engine, Prediction
     from inception_engine.errors import EngineError, PlanError
     from inception_engine.fused import FusedInception, fuse
+    from inception_engine.importers import load_network
+    from inception_engine.importers.errors import ImportFailed
     from inception_engine.jit import TritonExecutor
     from inception_engine.network import Network, NetworkError, Preprocess
     from inception_engine.seeded import googlenet
@@ -30,6 +32,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "FusedInception",
+    "ImportFailed",
     "Network",
     "NetworkError",
     "Plan",
@@ -41,6 +44,7 @@ __all__ = [
     "compile",
     "fuse",
     "googlenet",
+    "load_network",
 ]
 
 _MODULES = {
@@ -48,6 +52,7 @@ _MODULES = {
     "Engine": "engine",
     "EngineError": "errors",
     "FusedInception": "fused",
+    "ImportFailed": "importers.errors",
     "Network": "network",
     "NetworkError": "network",
     "Plan": "compiler.plan",
@@ -59,6 +64,7 @@ _MODULES = {
     "compile": "compiler",
     "fuse": "fused",
     "googlenet": "seeded",
+    "load_network": "importers",
 }
 
 

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 MANY_IMAGES = 10  # from which on a progress bar is shown
+LONGEST_COMPLAINT = 1000  # characters
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # must not reach the terminal
 DEFAULT_BATCH = 8  # of the network that stands in where no plan is given
 
 
@@ -82,19 +85,22 @@ def _guarded(program: str, body: Callable[[], int]) -> int:
 def _user_errors() -> tuple[type[Exception], ...]:
     from inception_engine.compiler import CompileError
     from inception_engine.errors import EngineError
+    from inception_engine.exporters.errors import ExportError
+    from inception_engine.importers.errors import ImportFailed
     from inception_engine.network import NetworkError
     from inception_engine.simulate.gpu import SimulationError
     from inception_engine.spec import SpecError
 
-    known = CommandError, EngineError, NetworkError, CompileError, SpecError, SimulationError
-    return *known, OSError, MemoryError
+    known = CommandError, EngineError, ImportFailed, ExportError, NetworkError, CompileError, SpecError
+    return *known, SimulationError, OSError, MemoryError
 
 
 def _complain(program: str, error: Exception) -> None:
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    print(f"{program}: error: {' '.join(text.split())}", file=sys.stderr)
+    text = _CONTROL.sub("?", " ".join(text.split()))  # it may quote a file
+    print(f"{program}: error: {text[:LONGEST_COMPLAINT]}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -103,6 +109,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from inception_engine.exporters.command import add_options as add_export_options
+    from inception_engine.importers.command import add_options
+
     parser = _Parser(
         prog="inception", description="Compile GoogLeNet to a plan, look at plans, run them on images."
     )
@@ -113,12 +122,43 @@ def _parser() -> argparse.ArgumentParser:
     _add_variant(summary)
     summary.set_defaults(command=_summary)
 
+    importing = commands.add_parser(
+        "import",
+        help="make a network file of a torchvision checkpoint or an ONNX model",
+        description="FILE is a torchvision GoogLeNet's state dict (.pth, .pt or safetensors), an ONNX model, or a "
+        "state dict of this package's own model. The result is held against PyTorch or ONNX Runtime on random images: "
+        "where they differ, nothing is written and the exit status is 1.",
+    )
+    importing.add_argument("file", metavar="FILE")
+    importing.add_argument(
+        "-o", "--output", metavar="FILE", required=True, type=Path, help="the network to write (.safetensors)"
+    )
+    _add_unseen(importing.add_argument_group(_VARIANT_OF_STATE_DICT))
+    add_options(importing)
+    importing.set_defaults(command=_import)
+
+    export = commands.add_parser("export", help="write a network in another format")
+    formats = export.add_subparsers(required=True, metavar="FORMAT")
+    onnx = formats.add_parser(
+        "onnx",
+        help="ONNX, for any batch size",
+        description="The model is checked, and held against the reference on random images by ONNX Runtime: where they "
+        "differ, nothing is written and the exit status is 1.",
+    )
+    add_export_options(onnx)
+    _add_unseen(onnx.add_argument_group(_VARIANT_OF_STATE_DICT))
+    add_options(onnx)
+    onnx.set_defaults(command=_export_onnx)
+
     build = commands.add_parser("build", help="compile a network to a plan file")
     build.add_argument("-o", "--output", metavar="FILE", required=True, type=Path, help="the plan to write")
     build.add_argument(
-        "--network", metavar="FILE", help="a network saved as .safetensors (default: one with random weights)"
+        "--network",
+        metavar="FILE",
+        help="a file of weights: whatever `inception import` takes (default: random weights)",
     )
     _add_variant(build)
+    add_options(build)
     build.add_argument("--seed", type=_natural, metavar="N", help="of the random weights (default: 0)")
     sizes = build.add_mutually_exclusive_group()
     sizes.add_argument(
@@ -219,23 +259,30 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
-# Fields of a Spec that have an option of their own.
-_VARIANT_FIELDS = ("norm", "third_branch", "width", "classes", "input_size", "pool_padding", "pool_kernels")
+# Fields of a Spec that have an option of their own: those that a file's tensors do not show, and those that they do.
+_UNSEEN_FIELDS = ("norm", "pool_padding", "pool_kernels")
+_SEEN_FIELDS = ("third_branch", "width", "classes")
+_VARIANT_OF_STATE_DICT = "variant of the network, for state dicts of this package's model"
+_VARIANT_FIELDS = (*_UNSEEN_FIELDS, *_SEEN_FIELDS, "input_size")
 
 
 def _add_variant(parser: argparse.ArgumentParser) -> None:
     variant = parser.add_argument_group("variant of the network")
+    _add_unseen(variant)
+    variant.add_argument("--third-branch", type=int, metavar="K", help="kernel of the 5x5 branch: 5 or 3")
+    variant.add_argument("--width", type=float, metavar="X", help="multiplies channel counts")
+    variant.add_argument("--classes", type=int, metavar="N")
+
+
+def _add_unseen(variant: argparse._ArgumentGroup) -> None:
     variant.add_argument(
         "--variant", "--preset", metavar="NAME", help="lrn (the paper's, default), plain or torchvision"
     )
     variant.add_argument("--norm", help="lrn, batch or none")
-    variant.add_argument("--third-branch", type=int, metavar="K", help="kernel of the 5x5 branch: 5 or 3")
-    variant.add_argument("--width", type=float, metavar="X", help="multiplies channel counts")
     variant.add_argument("--pool-padding", help="ceil (56/28/14/7 pixels) or none (55/27/13/6)")
     variant.add_argument(
         "--pool-kernels", type=_sizes, metavar="A,B,C,D", help="of the four max-pools between the modules"
     )
-    variant.add_argument("--classes", type=int, metavar="N")
     variant.add_argument("--input-size", type=int, metavar="N", help="height and width in pixels")
 
 
@@ -247,7 +294,7 @@ def _spec(arguments: argparse.Namespace) -> Spec:
     name = arguments.variant or "lrn"
     if name not in PRESETS:
         raise CommandError(f"unknown variant {name!r}; there is {', '.join(PRESETS)}")
-    given = {field: getattr(arguments, field) for field in _VARIANT_FIELDS}
+    given = {field: getattr(arguments, field, None) for field in _VARIANT_FIELDS}
     return dataclasses.replace(
         PRESETS[name], **{field: value for field, value in given.items() if value is not None}
     )
@@ -260,21 +307,41 @@ def _summary(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _unseen_spec(arguments: argparse.Namespace) -> Spec | None:
+    """What is said of the variant of a file's network, or None. Raises CommandError for what its tensors say."""
+    for field in ("seed", *_SEEN_FIELDS):
+        if getattr(arguments, field, None) is not None:
+            raise CommandError(f"--{field.replace('_', '-')} changes nothing in a network read from a file")
+    given = any(getattr(arguments, field) is not None for field in ("variant", *_UNSEEN_FIELDS))
+    return _spec(arguments) if given else None
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from inception_engine.importers.command import run
+
+    return run(arguments, _unseen_spec(arguments))
+
+
+def _export_onnx(arguments: argparse.Namespace) -> int:
+    from inception_engine.exporters.command import run
+
+    return run(arguments, _unseen_spec(arguments))
+
+
 def _build(arguments: argparse.Namespace) -> int:
-    from inception_engine import Network, compile, googlenet
+    from inception_engine import compile, googlenet
+    from inception_engine.importers import command
 
     path: Path = arguments.output
     if path.exists() and not path.is_file():  # a rename would replace a device, too
         raise CommandError(f"{path}: exists and is not a file")
     if arguments.network is None:
+        command.refuse_options(arguments)
         network = googlenet(arguments.seed or 0, _spec(arguments))
+    elif (loaded := command.load(arguments.network, arguments, _unseen_spec(arguments))) is None:
+        return command.failed(path)
     else:
-        for field in ("variant", "seed", *_VARIANT_FIELDS):
-            if getattr(arguments, field) is not None:
-                raise CommandError(
-                    f"--{field.replace('_', '-')} changes nothing in a network read from a file"
-                )
-        network = Network.load(arguments.network)
+        network = loaded
     plan = compile(
         network,
         targets=arguments.target,

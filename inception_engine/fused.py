@@ -25,10 +25,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inception_engine.folding import folded
 from inception_engine.model import Convolution, Inception
 
 # The convolutions of Fig. 2b in the order of ``widths`` and of the packed weights, and those that are concatenated.
@@ -222,16 +224,19 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
     """Weight and bias with batch norm multiplied in, flat, float64 on the CPU."""
 
-    def double(value: Tensor | None, default: float) -> Tensor:
-        absent = torch.full((convolution.out_channels,), default)
-        return (absent if value is None else value.detach().cpu()).double()
+    def double(value: Tensor | None) -> np.ndarray | None:
+        return None if value is None else value.detach().cpu().double().numpy()
 
-    weight, bias = double(convolution.weight, 0), double(convolution.bias, 0)
+    weight, bias = convolution.weight.detach().cpu().double(), double(convolution.bias)
     if norm is None:
-        return weight.flatten(), bias
-    scale = double(norm.weight, 1) / torch.sqrt(double(norm.running_var, 1) + norm.eps)
-    bias = (bias - double(norm.running_mean, 0)) * scale + double(norm.bias, 0)
-    return (weight * scale[:, None, None, None]).flatten(), bias
+        return weight.flatten(), torch.zeros(len(weight)).double() if bias is None else torch.from_numpy(bias)
+    mean, variance = double(norm.running_mean), double(norm.running_var)
+    assert mean is not None and variance is not None
+    scale, shift = double(norm.weight), double(norm.bias)
+    results = folded(
+        weight.numpy(), bias, mean=mean, variance=variance, epsilon=norm.eps, scale=scale, shift=shift
+    )
+    return torch.from_numpy(results[0]).flatten(), torch.from_numpy(results[1])
 
 
 @torch.library.custom_op("inception_engine::inception", mutates_args=())

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inception_engine.folding import folded
 from inception_engine.network import Conv, Linear, Network
 from inception_engine.seeded import Weights, assemble
 from inception_engine.spec import (
@@ -175,13 +176,20 @@ class Convolution(nn.Module):
 
     def folded(self) -> Weights:
         """Weight and bias with batch norm multiplied in: in float64, then rounded to float32 once."""
-        weight = self.convolution.weight.detach().double()
         if self.norm is None:
-            return _array(weight), _array(self.convolution.bias)
-        mean, variance = _statistics(self.norm)
-        scale = self.norm.weight.double() / torch.sqrt(variance.double() + self.norm.eps)
-        bias = self.norm.bias - mean.double() * scale
-        return _array(weight * scale[:, None, None, None]), _array(bias)
+            return _array(self.convolution.weight), _array(self.convolution.bias)
+        norm = self.norm
+        mean, variance, scale, shift = map(_double, (*_statistics(norm), norm.weight, norm.bias))
+        weight, bias = folded(
+            _double(self.convolution.weight),
+            None,
+            mean=mean,
+            variance=variance,
+            epsilon=norm.eps,
+            scale=scale,
+            shift=shift,
+        )
+        return weight.astype(np.float32), bias.astype(np.float32)
 
 
 class AuxiliaryHead(nn.Module):
@@ -240,6 +248,10 @@ def _linear(inputs: int, outputs: int, gain: float) -> nn.Linear:
 def _array(tensor: Tensor | None) -> np.ndarray:
     assert tensor is not None
     return tensor.detach().cpu().float().numpy().copy()
+
+
+def _double(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().double().numpy()
 
 
 def _copy(parameter: Tensor | None, values: np.ndarray) -> None:

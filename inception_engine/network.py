@@ -204,7 +204,7 @@ class Network:
                 if name in fields:
                     tensors[f"{layer.name}.{name}"] = np.ascontiguousarray(fields.pop(name))
             graph["layers"].append({"type": type(layer).__name__, **fields})
-        write_atomically(path, [save(tensors, {_GRAPH_KEY: json.dumps(graph)})])
+        write_atomically(path, [save(tensors, {GRAPH_KEY: json.dumps(graph)})])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Network:
@@ -215,12 +215,12 @@ class Network:
             pass
         try:
             with safe_open(path, framework="numpy") as file:
-                document = (file.metadata() or {}).get(_GRAPH_KEY)
+                document = (file.metadata() or {}).get(GRAPH_KEY)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise NetworkError(f"{path}: not a safetensors file: {error}") from None
         if document is None:
-            raise NetworkError(f"{path}: holds tensors but no network (written by another program?)")
+            raise NetworkError(f"{path}: holds tensors but no network; inception import makes one of known checkpoints")
         try:
             return _from_graph(json.loads(document), tensors)
         except NetworkError as error:
@@ -229,7 +229,7 @@ class Network:
             raise NetworkError(f"{path}: its description of the network is damaged: {error!r}") from None
 
 
-_GRAPH_KEY = "inception_engine.network"
+GRAPH_KEY = "inception_engine.network"  # of the description in a file's metadata
 _LAYERS: dict[str, type[Layer]] = {
     layer.__name__: layer for layer in (Conv, MaxPool, AveragePool, LRN, Concat, Linear, Softmax)
 }

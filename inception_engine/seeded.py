@@ -69,14 +69,15 @@ def assemble(
     return Network(
         name=spec.name,
         input_shape=spec.layers[0].input,
-        layers=tuple(_layer(layer, weights) for layer in spec.layers),
+        layers=tuple(layer_of(layer, weights) for layer in spec.layers),
         logits="fc",
         preprocess=preprocess,
         metadata={"spec": repr(spec), **(metadata or {})},
     )
 
 
-def _layer(layer: LayerSpec, weights: Callable[[LayerSpec], Weights]) -> Layer:
+def layer_of(layer: LayerSpec, weights: Callable[[LayerSpec], Weights]) -> Layer:
+    """One layer of a spec as a layer of a network, its weights as for ``assemble``."""
     named: Any = {"name": layer.name, "inputs": layer.inputs, "module": layer.module}
     window: Any = {"kernel": (layer.kernel,) * 2, "stride": (layer.stride,) * 2, "pads": layer.pads}
     match layer.kind:

@@ -35,7 +35,7 @@ def imported_by(statement: str) -> set[str]:
     "statement",
     [
         "import inception_engine",
-        "from inception_engine import Engine, Network, compile, googlenet",
+        "from inception_engine import Engine, Network, compile, googlenet, load_network",
         "from inception_engine.cli import main; main(['--help'])",
         "from inception_engine.cli import bench_main; bench_main(['--help'])",
     ],

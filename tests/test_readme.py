@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from inception_engine import binding
 from inception_engine.bench.report import COLUMNS
+from tests.importers.torchvision_model import trained_googlenet
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,8 +35,10 @@ CONSOLE = [line.removeprefix("$ ") for block in blocks("console") for line in bl
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a photo, where the README's Python has run."""
+    """A folder with a photo and a fine-tuned checkpoint, where the README's Python has run."""
     folder = tmp_path_factory.mktemp("readme")
+    torch.save(trained_googlenet(3, width=4, auxiliary=True).state_dict(), folder / "tuned.pth")
+    (folder / "classes.txt").write_text("cat\ndog\nfox\n")
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "photo.jpg")
     run([sys.executable, "-c", "\n".join(blocks("python"))], folder)
@@ -57,6 +61,14 @@ def test_python_writes_a_plan(workplace: Path) -> None:
 @pytest.mark.parametrize("command", CONSOLE)
 def test_command_line(command: str, workplace: Path) -> None:
     assert run(command.split(), workplace).strip() or "-o" in command.split()
+
+
+def test_the_fine_tuned_model_knows_its_classes(workplace: Path) -> None:
+    build, classify = CONSOLE[:2]
+    assert "parity with PyTorch" in run(build.split(), workplace)
+    printed = run(classify.split(), workplace)
+    assert all(name in printed for name in ("cat", "dog", "fox"))
+    assert "random" not in printed
 
 
 def test_c_program_agrees_with_python(workplace: Path) -> None:

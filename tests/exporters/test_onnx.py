@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,9 @@ from tests.tolerances import violations
 
 onnx = pytest.importorskip("onnx", reason="backend onnxruntime: onnx is not installed")
 
-from inception_engine.exporters.onnx import ExportError, to_onnx  # noqa: E402 - needs onnx
+from inception_engine.exporters.errors import ExportError  # noqa: E402 - needs onnx
+from inception_engine.exporters.onnx import DESCRIPTION, newest_opset, to_onnx  # noqa: E402
+from inception_engine.exporters.onnx_parity import check  # noqa: E402
 
 
 def linear(name: str, source: str, inputs: int, outputs: int = 4, **fields) -> Linear:
@@ -50,12 +55,12 @@ def test_the_file_is_the_model_and_is_written_whole(tmp_path) -> None:
         to_onnx(network, tmp_path / "nowhere" / "model.onnx")
 
 
-@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+@pytest.mark.parametrize("opset", range(13, newest_opset() + 1))
 def test_opsets(opset, run_onnxruntime) -> None:
     import onnxruntime
 
-    network = googlenet(width=0.25, input_size=64)
-    images = np.random.default_rng(0).standard_normal((5, 3, 64, 64), dtype=np.float32)
+    network = googlenet(width=0.1, input_size=32)
+    images = np.random.default_rng(0).standard_normal((5, 3, 32, 32), dtype=np.float32)
     model = to_onnx(network, opset=opset)
     assert model.opset_import[0].version == opset
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -114,3 +119,85 @@ def test_layers_that_nothing_needs_are_left_out() -> None:
     network = small(linear("fc", "input", 60), pool)
     assert [node.op_type for node in to_onnx(network).graph.node] == ["Flatten", "Gemm", "Identity"]
     assert "MaxPool" in [node.op_type for node in to_onnx(network, outputs=["pool"]).graph.node]
+
+
+SMALL = googlenet(width=0.25, input_size=64, classes=9)
+WANTED = {
+    "fp32": {},
+    "softmax": {"probabilities": True},
+    "pixels": {"preprocess": True},
+    "fp16": {"dtype": "fp16"},
+    "fp16 throughout": {"dtype": "fp16", "io": "fp16"},
+    "fp16, pixels, softmax": {"dtype": "fp16", "preprocess": True, "probabilities": True},
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("options", WANTED.values(), ids=WANTED.keys())
+def test_types_and_parity(options) -> None:
+    model = to_onnx(SMALL, **options)
+    dtype = options.get("dtype", "fp32")
+    report = check(model, SMALL, dtype=dtype)
+    assert report.passed, "\n".join(report.lines())
+    assert report.spread > 1e-3
+    kinds = {tensor.data_type for tensor in model.graph.initializer if not tensor.name.startswith("input/")}
+    assert kinds == {onnx.TensorProto.FLOAT16 if dtype == "fp16" else onnx.TensorProto.FLOAT}
+    inner = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    types = {value.name: value.type.tensor_type.elem_type for value in inner.graph.value_info}
+    for node in model.graph.node:  # strongly typed: nothing is cast but the input, LRN and the output
+        if node.op_type == "Conv":
+            assert types[node.output[0]] in kinds
+    casts = [node.name for node in model.graph.node if node.op_type == "Cast"]
+    assert bool(casts) == (options not in ({}, {"probabilities": True}))
+    image, output = model.graph.input[0], model.graph.output[0]
+    pixels = options.get("preprocess", False)
+    assert (
+        image.type.tensor_type.elem_type
+        == {
+            "fp32": onnx.TensorProto.UINT8 if pixels else onnx.TensorProto.FLOAT,
+            "fp16": onnx.TensorProto.FLOAT16,
+        }[options.get("io", "fp32")]
+    )
+    dims = [d.dim_param or d.dim_value for d in image.type.tensor_type.shape.dim]
+    assert dims == (["batch", 64, 64, 3] if pixels else ["batch", 3, 64, 64])
+    assert output.name == ("probabilities" if options.get("probabilities") else "logits")
+    assert model.producer_version
+
+
+def test_the_check_finds_another_network() -> None:
+    model = to_onnx(googlenet(seed=1, width=0.25, input_size=64, classes=9))
+    assert not check(model, SMALL, dtype="fp32").passed
+    assert not check(model, SMALL, dtype="fp16").passed
+
+
+def test_pixels_inside_are_described_as_they_are() -> None:
+    network = dataclasses.replace(SMALL, labels=tuple("abcdefghi"))
+    for inside, mean in ((False, [123.675, 116.28, 103.53]), (True, [0.0])):
+        properties = {p.key: p.value for p in to_onnx(network, preprocess=inside).metadata_props}
+        description = json.loads(properties[DESCRIPTION])
+        assert description["labels"] == list("abcdefghi")
+        assert description["preprocess"]["mean"] == mean and description["preprocess"]["resize"] == 256
+
+
+def test_half_precision_has_limits() -> None:
+    huge = linear("fc", "input", 60)
+    huge.weight[0, 0] = 1e5
+    with pytest.raises(ExportError, match=r"fc\.weight: values beyond the range of float16"):
+        to_onnx(small(huge), dtype="fp16")
+    for options, message in (
+        ({"dtype": "bf16"}, "dtype 'bf16'"),
+        ({"io": "fp16"}, "for dtype fp16"),
+        ({"dtype": "fp16", "io": "fp16", "preprocess": True}, "uint8"),
+        ({"opset": newest_opset() + 1}, "is not supported: 13 to"),
+    ):
+        with pytest.raises(ExportError, match=message):
+            to_onnx(SMALL, **options)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["logits", "probabilities"])
+def test_a_layer_of_the_outputs_name_in_another_type(name: str) -> None:
+    network = small(linear(name, "input", 60), logits=name)
+    model = to_onnx(network, dtype="fp16", probabilities=name == "probabilities")
+    assert model.graph.output[0].name == name
+    assert check(model, network, dtype="fp16").passed

@@ -1,0 +1,100 @@
+"""The command `inception export onnx`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inception_engine.spec import Spec
+
+OPSET = 17
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the ONNX model is to be."""
+    parser.add_argument(
+        "file", metavar="NETWORK|CHECKPOINT", help="a file of weights: whatever `inception import` takes"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, type=Path, help="the ONNX model to write"
+    )
+    group = parser.add_argument_group("ONNX model")
+    group.add_argument(
+        "--opset", type=int, default=OPSET, metavar="N", help=f"of its operators (default: {OPSET})"
+    )
+    group.add_argument(
+        "--dtype", default="fp32", help="of weights and activations: fp32 (default), or fp16, by their types"
+    )
+    group.add_argument("--io", default="fp32", help="of input and output: fp32 (default), or fp16")
+    group.add_argument(
+        "--preprocess",
+        action="store_true",
+        help="take pixels, uint8 (batch, height, width, channels), and normalise them inside",
+    )
+    group.add_argument(
+        "--classes",
+        dest="classifier",
+        choices=("logits", "softmax"),
+        default="logits",
+        help="what comes out (default: logits)",
+    )
+
+
+def run(arguments: argparse.Namespace, spec: Spec | None) -> int:
+    """`inception export onnx`. Returns the exit status; the file is written only if parity holds."""
+    from inception_engine.exporters.errors import ExportError
+    from inception_engine.files import write_atomically
+    from inception_engine.importers.command import failed, load
+
+    target: Path = arguments.output
+    if target.exists() and not target.is_file():
+        raise ExportError(f"{target}: exists and is not a file")
+    if target.exists() and target.samefile(arguments.file):
+        raise ExportError(f"{target}: is the file to export")
+    try:
+        from inception_engine.exporters.onnx import to_onnx
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{error.name} is not installed: pip install 'inception-engine[onnx]'") from None
+    network = load(arguments.file, arguments, spec)
+    if network is None:
+        return failed(target)
+    model = to_onnx(
+        network,
+        opset=arguments.opset,
+        dtype=arguments.dtype,
+        io=arguments.io,
+        preprocess=arguments.preprocess,
+        probabilities=arguments.classifier == "softmax",
+    )
+    if arguments.no_check:
+        print("the ONNX model is not checked against the reference (--no-check)")
+    else:
+        _need("onnxruntime", "torch")
+        from inception_engine.exporters.onnx_parity import check
+
+        report = check(model, network, dtype=arguments.dtype)
+        print("\n".join(report.lines()))
+        if not report.passed:
+            return failed(target)
+    try:
+        write_atomically(target, [model.SerializeToString()])
+    except OSError as error:
+        raise ExportError(f"cannot write {target}: {error.strerror}") from None
+    print(f"{target}: opset {arguments.opset}, {arguments.dtype}, {target.stat().st_size / 1e6:.1f} MB")
+    if network.metadata.get("weights") == "random":
+        print("Its weights are random: it knows nothing.")
+    return 0
+
+
+def _need(*packages: str) -> None:
+    import importlib.util
+
+    from inception_engine.exporters.errors import ExportError
+
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise ExportError(
+                f"the check needs {package}: pip install it, or leave the check out (--no-check)"
+            )
