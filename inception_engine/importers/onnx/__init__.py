@@ -49,7 +49,8 @@ def from_onnx(
     and a term per channel, as torchvision's ``transform_input``, or RGB to BGR), that becomes part of the network's
     ``preprocess``: its input is the value *behind* it. ``preprocess`` here says how pixels become the *file's* input,
     which the file itself does not say; without it: 0..255 or 0..1 if the normalisation in the file subtracts means or
-    scales like that, else ImageNet's mean and deviation. What was assumed stands in the network's metadata, "input".
+    scales like that, else ImageNet's mean and deviation. What was assumed of the file's input stands in the network's
+    metadata, "input".
 
     Weights become float32. Layers are named after the file's nodes. Raises ImportFailed, and OSError for the file.
     """
@@ -131,6 +132,8 @@ def _import(
         for draft in drafts
     ]
     own = metadata.read(model)
+    meant = preprocess or own.preprocess
+    entries = dict(own.entries) if meant else {**own.entries, "input": f"assumed to be {front.guess()[1]}"}
     fallback = "network" if isinstance(source, bytes) else Path(source).stem
     try:
         network = Network(
@@ -139,8 +142,8 @@ def _import(
             layers=tuple(modules.group(layers, chosen)),
             logits=chosen,
             labels=own.labels,
-            preprocess=front.preprocess(preprocess or own.preprocess),
-            metadata=own.entries,
+            preprocess=front.preprocess(meant),
+            metadata=entries,
         )
     except NetworkError as error:
         raise ImportFailed(str(error)) from None

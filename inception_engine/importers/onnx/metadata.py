@@ -60,6 +60,10 @@ def _preprocess(entry: dict[str, Any]) -> Preprocess:
     for name in ("mean", "std"):
         fields[name] = tuple(map(float, fields[name]))
     preprocess = Preprocess(**fields)
-    if preprocess.order not in ("RGB", "BGR") or not isinstance(preprocess.resize, int) or preprocess.resize < 1:
+    if (
+        preprocess.order not in ("RGB", "BGR")
+        or not isinstance(preprocess.resize, int)
+        or preprocess.resize < 1
+    ):
         raise ValueError(f"channel order {preprocess.order!r}, resize to {preprocess.resize!r}")
     return preprocess

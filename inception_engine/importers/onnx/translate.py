@@ -155,7 +155,7 @@ class Translation:
     ) -> Draft:
         if max(shape[1:]) > MAX_SIZE or shape[0] > MAX_SIZE * 16:
             raise node.failed(f"an image of {shape[0]} x {shape[1]} x {shape[2]} is too large")
-        draft = Draft(kind=kind, name=node.name, op=node.op, value=node.output, inputs=tuple(inputs), shape=shape,
+        draft = Draft(kind=kind, name=node.title, op=node.op, value=node.output, inputs=tuple(inputs), shape=shape,
                       fields=fields)  # fmt: skip
         self.drafts.append(draft)
         return draft
@@ -173,7 +173,7 @@ class Translation:
         if x.fill != 0:
             raise node.failed(f"reads a value that is padded with {x.fill}; zeros are supported there")
         draft = self.identity(node, x)
-        draft.name, draft.value = f"{node.name}/pad", ""  # the file may have no such value
+        draft.name, draft.value = f"{node.title}/pad", ""  # the file may have no such value
         draft.nonnegative = x.draft.nonnegative
         return Activation(draft, x.flat)
 
