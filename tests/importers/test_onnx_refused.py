@@ -8,13 +8,15 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="backend onnxruntime: onnx is not installed")
+pytest.importorskip("onnx", reason="backend onnxruntime: onnx is not installed")
 
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from inception_engine.importers.onnx import ImportFailed, file, from_onnx
@@ -66,10 +68,8 @@ def test_random_bytes_inside() -> None:
     for _ in range(1500):
         at, value = int(rng.integers(len(small))), int(rng.integers(256))
         content = bytes(small[:at]) + bytes([value]) + bytes(small[at + 1 :])
-        try:
-            from_onnx(content)
-        except ImportFailed as error:
-            assert "\n" not in str(error)
+        with suppress(ImportFailed):
+            assert isinstance(from_onnx(content), Network)
 
 
 def test_paths(tmp_path: Path) -> None:
@@ -144,7 +144,8 @@ GRAPHS: dict[str, tuple[bytes, str]] = {
         r"functions of its own \(f\)",
     ),
     "custom domain": (
-        model([node("Conv", ["image", "w"], "conv", domain="com.microsoft")], W, opset_imports=[helper.make_opsetid("com.microsoft", 1)]),
+        model([node("Conv", ["image", "w"], "conv", domain="com.microsoft")], W,
+              opset_imports=[helper.make_opsetid("com.microsoft", 1)]),
         r"node conv \(Conv\): operators of the domain com.microsoft",
     ),
     "old opset": (model([conv()], W, opset=6), "opset 6 is not supported: 7 to"),
@@ -206,7 +207,8 @@ NODES: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "group": ([conv(group=3)], r"node conv \(Conv\): attribute group = 3 is not supported; grouped convolution"),
     "dilations": ([conv(dilations=[2, 2])], r"attribute dilations = \[2, 2\] is not supported"),
     "dilated pool": (
-        [node("MaxPool", ["image"], "p", kernel_shape=[2, 2], dilations=[1, 2])], r"node p \(MaxPool\): attribute dilations"),
+        [node("MaxPool", ["image"], "p", kernel_shape=[2, 2], dilations=[1, 2])],
+        r"node p \(MaxPool\): attribute dilations"),
     "negative pads": ([conv(pads=[-1, 0, 0, 0])], r"attribute pads = \[-1, 0, 0, 0\] is not supported"),
     "huge pads": ([conv(pads=[2**40, 0, 0, 0])], "attribute pads"),
     "pads of one side": ([conv(pads=[1, 1])], "attribute pads"),
@@ -214,7 +216,8 @@ NODES: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "huge kernel": ([node("MaxPool", ["image"], "p", kernel_shape=[2**33, 1])], "attribute kernel_shape"),
     "no kernel": ([node("MaxPool", ["image"], "p")], "attribute kernel_shape is missing"),
     "another kernel": ([conv(kernel_shape=[5, 5])], r"kernel_shape = \[5, 5\], but the weight is of \[3, 3\]"),
-    "kernel beyond the image": ([node("MaxPool", ["image"], "p", kernel_shape=[9, 9])], "larger than its padded input, 8 x 8"),
+    "kernel beyond the image": (
+        [node("MaxPool", ["image"], "p", kernel_shape=[9, 9])], "larger than its padded input, 8 x 8"),
     "windows without pixels": (
         [node("MaxPool", ["image"], "p", kernel_shape=[2, 2], pads=[2, 0, 0, 0])], "without a pixel"),
     "auto_pad": ([conv(auto_pad="SOME")], "attribute auto_pad = SOME"),
@@ -227,12 +230,12 @@ NODES: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "even lrn": ([node("LRN", ["image"], "l", size=4)], "attribute size = 4 is not supported"),
     "residual": ([conv(), node("Add", ["conv", "conv"], "a")], r"node a \(Add\): combines two values"),
     "training": (
-        [node("BatchNormalization", ["image", "s", "s", "s", "s"], "b", training_mode=1)], "attribute training_mode = 1"),
+        [node("BatchNormalization", ["image", *"ssss"], "b", training_mode=1)], "attribute training_mode = 1"),
     "variance": ([node("BatchNormalization", ["image", "s", "s", "s", "negative"], "b")],
                  "tensor negative holds a variance that is not positive"),
-    "softmax": ([node("Softmax", ["image"], "s", axis=1)], r"node s \(Softmax\): attribute axis"),
+    "softmax": ([node("Softmax", ["image"], "last", axis=1)], r"node last \(Softmax\): attribute axis"),
     "softmax over the width": (
-        [node("GlobalAveragePool", ["image"], "g"), node("Softmax", ["g"], "s")], "attribute axis = -1"),
+        [node("GlobalAveragePool", ["image"], "g"), node("Softmax", ["g"], "last")], "attribute axis = -1"),
     "mean of channels": ([node("ReduceMean", ["image"], "m", axes=[1])], r"attribute axes = \[1\] is not supported"),
     "reshape": ([node("Reshape", ["image", "shape"], "r")], r"reshapes \(batch, 3, 8, 8\) to \[0, 5, -1\]"),
     "concat": ([node("Concat", ["image", "image"], "c", axis=2)], "attribute axis = 2 is not supported"),
@@ -247,12 +250,14 @@ NODES: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "cropping": ([node("Pad", ["image", "crop"], "p"), conv("p")], r"attribute pads = \[0, 0, -1"),
     "padded at the end": ([conv(), node("Pad", ["conv", "pads"], "p")], "is padded, and no layer follows"),
     "flat convolution": ([node("Flatten", ["image"], "f"), conv("f")], "input f is not of shape (batch, channels"),
-    "image times matrix": ([node("MatMul", ["image", "matrix"], "m")], r"input image is not of shape \(batch, features\)"),
+    "image times matrix": (
+        [node("MatMul", ["image", "matrix"], "m")], r"input image is not of shape \(batch, features\)"),
     "matrix of others": ([node("Flatten", ["image"], "f"), node("MatMul", ["f", "matrix"], "m")],
                          "weight matrix takes 5 features, its input has 192"),
-    "constant first": ([node("Flatten", ["image"], "f"), node("Gemm", ["matrix", "f"], "m")], "the first factor is a constant"),
+    "constant first": (
+        [node("Flatten", ["image"], "f"), node("Gemm", ["matrix", "f"], "m")], "the first factor is a constant"),
     "cut": ([node("Slice", ["image", "start", "end", "rows"], "c"), conv("c")], "cuts pixels off the image"),
-    "sigmoid": ([conv(), node("Sigmoid", ["conv"], "s")], r"node s \(Sigmoid\): the op is not supported"),
+    "sigmoid": ([conv(), node("Sigmoid", ["conv"], "last")], r"node last \(Sigmoid\): the op is not supported"),
     "quantised": ([node("QuantizeLinear", ["image", "one"], "q")], r"node q \(QuantizeLinear\): the op is not"),
     "relu6": ([conv(), node("Clip", ["conv", "zero", "six"], "c")], "clips to 0.0 .. 6.0"),
     "integers": ([conv(weight="whole")], "input whole does not hold floats"),
@@ -388,15 +393,14 @@ def bombs() -> dict[str, tuple[bytes, str]]:
     many = [node("ConstantOfShape", ["shape"], "c0")]
     many += [node("Add", ["c0", "c0"], f"c{i}") for i in range(1, 200)]
     many += [node("Concat", [f"c{i}" for i in range(200)], "w", axis=0), conv()]
-    wide = [conv(output="conv0")]
-    for i in range(1, 300):
-        wide.append(conv(f"conv{i - 1}", f"conv{i}", "big"))
+    wide = [conv(output="conv0"), *(conv(f"conv{i - 1}", f"conv{i}", "big") for i in range(1, 300))]
     shapes = {"shape": np.array([most], np.int64), "size": np.array([1, most], np.int64)}
     return {
         "constant of shape": (model([node("ConstantOfShape", ["huge"], "w"), conv()], {"huge": huge}), "a constant of"),
         "negative shape": (
             model([node("ConstantOfShape", ["n"], "w"), conv()], {"n": np.array([-1], np.int64)}), "a constant of -1"),
-        "expand": (model([node("Expand", ["one", "huge"], "w"), conv()], {"one": weights(1), "huge": huge}), "a constant of"),
+        "expand": (
+            model([node("Expand", ["one", "huge"], "w"), conv()], {"one": weights(1), "huge": huge}), "a constant of"),
         "reshape": (
             model([node("ConstantOfShape", ["shape"], "c"), node("Reshape", ["c", "huge"], "w"), conv()],
                   {**shapes, "huge": huge}), "cannot be computed"),
@@ -405,9 +409,11 @@ def bombs() -> dict[str, tuple[bytes, str]]:
                    node("Add", ["a", "b"], "w"), conv()], {**shapes, "column": np.array([-1, 1], np.int64)}),
             "a constant of"),
         "many": (model(many, shapes), "a constant of|many times more weights"),
-        "shared weights": (model(wide, {"w": weights(256, 3, 1, 1), "big": weights(256, 256, 1, 1)}), "many times more"),
+        "shared weights": (
+            model(wide, {"w": weights(256, 3, 1, 1), "big": weights(256, 256, 1, 1)}), "many times more"),
         "identities": (
-            model([node("Flatten", ["image"], "f"), node("Relu", ["f"], "r"), node("BatchNormalization", ["r", *"ssss"], "e")],
+            model([node("Flatten", ["image"], "f"), node("Relu", ["f"], "r"),
+                   node("BatchNormalization", ["r", *"ssss"], "e")],
                   {"s": np.ones(3 * 128 * 128, np.float32)}, dims=(1, 3, 128, 128)), "many times more"),
         "chunks": (
             model([node("Gather", ["c", "i"], "w", axis=0), conv()],
@@ -418,16 +424,20 @@ def bombs() -> dict[str, tuple[bytes, str]]:
             changed(lambda m: m.graph.initializer.extend(
                 TensorProto(name=f"t{i}", data_type=1, dims=[0]) for i in range(file.MAX_TENSORS)), GOOD),
             "more than 40,000 tensors"),
-        "fields": (b"\x3a\x81\x9a\xbe\x04" + b"\x0a\x00" * (file.MAX_FIELDS + 50), "more than 1,000,000 fields|truncated"),
+        "fields": (
+            b"\x3a\x80\x89\x7a" + b"\x0a\x00" * file.MAX_FIELDS, "more than 1,000,000 fields"),
         "depth": (_nested(40), "nested deeper than"),
     }  # fmt: skip
 
 
 def _nested(depth: int) -> bytes:
-    graph = helper.make_graph([node("Relu", ["image"], "r")], "g", [], [])
-    for _ in range(depth):
-        graph = helper.make_graph([node("If", ["image"], "r", then_branch=graph)], "g", [], [])
-    return helper.make_model(graph).SerializeToString()
+    """Graphs in attributes of nodes of graphs: field 7 of a model, then 1, 5 and 6 again and again."""
+    content = b""
+    for number in (*(6, 5, 1) * depth, 7):
+        size = len(content)
+        length = bytes([size & 127 | 128, size >> 7 & 127 | 128, size >> 14])
+        content = bytes([number << 3 | 2]) + length + content
+    return content
 
 
 LIMIT = 600 << 20  # bytes of address space beyond what the imports take; every bomb asks for far more
