@@ -21,7 +21,7 @@ def exported(module: Any, size: tuple[int, int], *, opset: int = 17, batch: int 
 
     file = io.BytesIO()
     images = torch.zeros(batch, 3, *size)
-    torch.onnx.export(module, (images,), file, opset_version=opset, dynamo=False, **options)
+    torch.onnx.export(module, (images,), file, opset_version=opset, dynamo=False, **options)  # type: ignore[arg-type]
     return file.getvalue()
 
 

@@ -57,7 +57,11 @@ class _Writer:
                 top = self.node("Relu", [top], blob) if layer.relu else top
             case MaxPool() | AveragePool():
                 kind = type(layer).__name__
-                extra = {"count_include_pad": 1} if kind == "AveragePool" and layer.count_include_pad else {}
+                extra = (
+                    {"count_include_pad": 1}
+                    if isinstance(layer, AveragePool) and layer.count_include_pad
+                    else {}
+                )
                 top = self.node(kind, inputs, blob, kernel_shape=layer.kernel, strides=layer.stride, pads=layer.pads,
                                 **extra)  # fmt: skip
             case LRN():

@@ -45,8 +45,10 @@ class RandomGraph:
             if i == odd_at:
                 top = self.odd(top)
         output = self.head(top)
-        batch = self.one_of(("batch", 2))
-        given = [batch, height, width, channels] if self.last else [batch, channels, height, width]
+        batch: str | int = "batch" if self.chance(0.5) else 2
+        given: list[str | int | None] = [batch, channels, height, width]
+        if self.last:
+            given = [batch, height, width, channels]
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, given)
         out = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
         graph = helper.make_graph(self.nodes, "random", [image], [out], self.initializers)
@@ -191,19 +193,19 @@ class RandomGraph:
             if s + before + after < k:
                 before, after = k // 2, k - 1
             sides.append((before, after))
-        output = []
+        counts: list[int] = []
         for s, k, t, (before, after) in zip(size, kernel, stride, sides, strict=True):
             count = -(-(s + before + after - k) // t) + 1
             # ONNX Runtime drops a window that would start in the padding, but counts it when it infers shapes.
             ceil = int(ceil and (count - 1) * t < s + before)
-            output.append(count)
+            counts.append(count)
         if not ceil:
-            output = [
+            counts = [
                 (s + sum(p) - k) // t + 1 for s, k, t, p in zip(size, kernel, stride, sides, strict=True)
             ]
         pads = [sides[0][0], sides[1][0], sides[0][1], sides[1][1]]
         given = pads if any(pads) or self.chance(0.5) else None
-        return (output[0], output[1]), {"pads": given, "ceil_mode": ceil or None}
+        return (counts[0], counts[1]), {"pads": given, "ceil_mode": ceil or None}
 
     # Blocks; each takes a value and gives one
 
@@ -214,10 +216,10 @@ class RandomGraph:
         stride = (1, 1) if same else self.pair(1, 1, 2)
         inputs, height, width = self.shapes[x]
         if same:
-            size, attributes = (
-                (height, width),
-                {"pads": [(kernel[0] - 1) // 2, (kernel[1] - 1) // 2, kernel[0] // 2, kernel[1] // 2]},
-            )
+            size = height, width
+            attributes: dict[str, Any] = {
+                "pads": [(kernel[0] - 1) // 2, (kernel[1] - 1) // 2, kernel[0] // 2, kernel[1] // 2]
+            }
         else:
             size, attributes = self.window(x, kernel, stride, pool=False)
         outputs = channels or self.one_of(CHANNELS)
@@ -241,7 +243,7 @@ class RandomGraph:
         if self.chance(0.2):
             steps.append(self.nothing)
         if self.chance(0.2):
-            self.rng.shuffle(steps)  # type: ignore[arg-type]
+            self.rng.shuffle(steps)
         for step in steps:
             x = step(x)
         return x

@@ -20,7 +20,7 @@ import torch
 from inception_engine import reference
 from inception_engine.exporters.onnx import to_onnx
 from inception_engine.importers.onnx import ImportFailed, from_onnx, import_onnx
-from inception_engine.network import Network, Preprocess
+from inception_engine.network import Conv, Network, Preprocess
 from inception_engine.seeded import googlenet
 from inception_engine.spec import PRESETS
 from tests.importers import family
@@ -47,7 +47,9 @@ def modules(network: Network) -> list[str]:
 ])  # fmt: skip
 def test_torchvisions_googlenet(opset: int, fold: bool, transform: bool) -> None:
     model = torchvision(transform)
-    open_batch = {"input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}} if opset in (13, 17) else {}
+    open_batch: dict[str, Any] = (
+        {"input_names": ["x"], "dynamic_axes": {"x": {0: "batch"}}} if opset in (13, 17) else {}
+    )
     content = exported(model, (64, 64), opset=opset, do_constant_folding=fold, **open_batch)
     imported = import_onnx(content)
     assert mismatches(content, imported) == []
@@ -102,7 +104,7 @@ def test_pytorchs_newer_exporter() -> None:
     )
     assert program is not None
     file = io.BytesIO()
-    program.save(file)
+    program.save(file)  # type: ignore[arg-type]
     imported = import_onnx(file.getvalue())
     assert mismatches(file.getvalue(), imported) == []
     assert modules(imported.network) == ["network.inception3a", "network.inception4a"]
@@ -148,7 +150,9 @@ def test_our_exporter(name: str, opset: int) -> None:
     back = from_onnx(to_onnx(network, opset=opset, outputs=["softmax"]).SerializeToString())
     assert differences(back, network) == []
     # The control: one bit of one weight is seen.
-    changed = dataclasses.replace(network.layers[0], bias=np.nextafter(network.layers[0].bias, np.float32(9)))
+    first = network.layers[0]
+    assert isinstance(first, Conv)
+    changed = dataclasses.replace(first, bias=np.nextafter(first.bias, np.float32(9)))
     assert differences(dataclasses.replace(network, layers=(changed, *network.layers[1:])), network) == [
         "conv1: bias"
     ]

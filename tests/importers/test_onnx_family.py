@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="backend model: torch is not installed")
 import inception_engine as ie
 from inception_engine.compiler.inspect import report
 from inception_engine.importers.onnx import OnnxImport, import_onnx
-from inception_engine.network import AveragePool, Conv, MaxPool
+from inception_engine.network import AveragePool, Conv, Layer, MaxPool
 from tests.importers import family
 from tests.importers.against import exported, file_images, mismatches, run_file
 from tests.tolerances import TOLERANCES, error, violations
@@ -47,7 +47,7 @@ def test_every_layer(name: str) -> None:
 def test_modules(name: str) -> None:
     """Every one of the paper's, with all its branches; the layers outside are the stem and the head."""
     network = case(name)[1].network
-    members: dict[str, list] = {}
+    members: dict[str, list[Layer]] = {}
     for layer in network.layers:
         members.setdefault(layer.module, []).append(layer)
     outside = members.pop("")

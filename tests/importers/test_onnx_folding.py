@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("onnx", reason="backend onnxruntime: onnx is not installed")
 pytest.importorskip("onnxruntime", reason="backend onnxruntime: onnxruntime is not installed")
 
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from inception_engine import reference
 from inception_engine.importers.onnx import ImportFailed, from_onnx, import_onnx
@@ -50,8 +51,8 @@ def test_a_shift_before_a_padded_convolution_is_no_bias() -> None:
     # The control: the same as a bias differs, and where only the edges can.
     images = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
     scale, shift = 1 / tensors["std"], -tensors["mean"] / tensors["std"]
-    folded = dataclasses.replace(layer, weight=np.float32(W["w"] * scale.reshape(1, 3, 1, 1)),
-                                 bias=np.float32((W["w"].sum((2, 3)) * shift.reshape(1, 3)).sum(1)))  # fmt: skip
+    folded = dataclasses.replace(layer, weight=(W["w"] * scale.reshape(1, 3, 1, 1)).astype(np.float32),
+                                 bias=(W["w"].sum((2, 3)) * shift.reshape(1, 3)).sum(1).astype(np.float32))  # fmt: skip
     wrong = reference.run(dataclasses.replace(imported.network, layers=(folded,)), images)["conv"]
     right = reference.run(imported.network, imported.network_input(images))["conv"]
     assert error(wrong[:, :, 1:-1, 1:-1], right[:, :, 1:-1, 1:-1]) < 1e-5 < 1e-2 < error(wrong, right)
@@ -159,9 +160,12 @@ def test_padding_that_no_neighbour_can_take(opset: int) -> None:
 
 
 def test_padding_that_a_neighbour_takes() -> None:
-    pads = {"pads": np.array([0, 0, 1, 2, 0, 0, 0, 1], np.int64), "low": np.array(-np.inf, np.float32)}
+    pads: dict[str, np.ndarray] = {
+        "pads": np.array([0, 0, 1, 2, 0, 0, 0, 1], np.int64),
+        "low": np.array(-np.inf, np.float32),
+    }
     zeros, lows = node("Pad", ["image", "pads"], "padded"), node("Pad", ["image", "pads", "low"], "padded")
-    window = {"kernel_shape": [3, 3]}
+    window: dict[str, Any] = {"kernel_shape": [3, 3]}
     cases = [([zeros, conv("padded", pads=[1, 0, 0, 1])], Conv, (2, 2, 0, 2)),
              ([lows, node("MaxPool", ["padded"], "end", **window)], MaxPool, (1, 2, 0, 1)),
              ([zeros, node("AveragePool", ["padded"], "end", **window)], AveragePool, (1, 2, 0, 1))]  # fmt: skip
@@ -258,11 +262,11 @@ def test_float16_and_double_become_float32() -> None:
 # Windows
 
 
-def pools(opset: int, ceil: bool) -> list[tuple[str, dict]]:
+def pools(opset: int, ceil: bool) -> list[tuple[str, dict[str, Any]]]:
     """(op, attributes) of one line's pools: kernel and stride 1 to 3, pads below the kernel, all modes."""
-    found: list[tuple[str, dict]] = []
+    found: list[tuple[str, dict[str, Any]]] = []
     for kernel, stride, op in itertools.product((1, 2, 3), (1, 2, 3), ("MaxPool", "AveragePool")):
-        modes: list[dict] = [{"pads": [0, a, 0, b]} for a in range(kernel) for b in range(kernel)]
+        modes: list[dict[str, Any]] = [{"pads": [0, a, 0, b]} for a in range(kernel) for b in range(kernel)]
         modes += [{"auto_pad": mode} for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")]
         for mode, include in itertools.product(modes, (0, 1) if op == "AveragePool" else (0,)):
             attributes = {"kernel_shape": [1, kernel], "strides": [1, stride], **mode}
@@ -301,7 +305,7 @@ def test_every_small_window(opset: int, ceil: bool) -> None:
 # Modules
 
 
-def module(source: str, name: str, channels: int, tensors: dict[str, np.ndarray]) -> list:
+def module(source: str, name: str, channels: int, tensors: dict[str, np.ndarray]) -> list[NodeProto]:
     tensors |= {f"{name}.one": weights(2, channels, 1, 1), f"{name}.three": weights(2, 2, 3, 3)}
     return [conv(source, f"{name}/1x1", f"{name}.one"), conv(source, f"{name}/reduce", f"{name}.one"),
             conv(f"{name}/reduce", f"{name}/3x3", f"{name}.three", pads=[1, 1, 1, 1]),

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -334,13 +335,15 @@ def test_tensors_whose_data_does_not_fit() -> None:
     assert "takes" in refused(with_tensor(lambda t: t.dims.__setitem__(0, 2**62)))
 
 
+def set_type(tensor: TensorProto, number: int) -> None:
+    tensor.data_type = number
+
+
 def test_types_of_tensors() -> None:
     for kind in ("STRING", "COMPLEX64", "UINT8", "FLOAT8E4M3FN", "INT4"):
         number = TensorProto.DataType.Value(kind)
-        assert f"tensor w: {kind} is not supported" in refused(
-            with_tensor(lambda t, number=number: setattr(t, "data_type", number))
-        )
-    assert "type 99 is not supported" in refused(with_tensor(lambda t: setattr(t, "data_type", 99)))
+        assert f"tensor w: {kind} is not supported" in refused(with_tensor(partial(set_type, number=number)))
+    assert "type 99 is not supported" in refused(with_tensor(partial(set_type, number=99)))
 
 
 @pytest.mark.parametrize("location", ["../../etc/passwd", "/etc/passwd", "weights.bin", "", "C:\\x", "a\0b"])

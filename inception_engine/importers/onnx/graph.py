@@ -69,6 +69,10 @@ class Node:
         attribute = self._take(name, AttributeProto.INTS)
         return None if attribute is None else tuple(map(int, attribute.ints))
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        attribute = self._take(name, AttributeProto.FLOATS)
+        return () if attribute is None else tuple(map(float, attribute.floats))
+
     def number(self, name: str, default: float) -> float:
         """The shortest decimal that is this float32: what was 1e-4 before it was stored is 1e-4 again."""
         attribute = self._take(name, AttributeProto.FLOAT)
