@@ -138,7 +138,7 @@ GRAPHS: dict[str, tuple[bytes, str]] = {
         "has several inputs: image, more",
     ),
     "missing tensor": (model([conv()]), r"node conv \(Conv\): input w: there is no such value or tensor"),
-    "no weight": (model([node("Conv", ["image"], "conv")]), "input 2 is missing"),
+    "no weight": (model([node("Conv", ["image", ""], "conv")]), "input 2 is missing"),
     "weight from the image": (model([conv(weight="image")]), "input image depends on the image"),
     "function": (
         changed(lambda m: m.functions.append(helper.make_function("mine", "f", [], [], [], []))),
@@ -227,6 +227,9 @@ NODES: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "indices": (
         [helper.make_node("MaxPool", ["image"], ["p", "i"], name="p", kernel_shape=[2, 2]), node("Relu", ["i"], "r")],
         r"node p \(MaxPool\): output i is not supported"),
+    "more inputs": ([node("LRN", ["image", "w"], "l", size=3)], r"node l \(LRN\): 2 inputs and 1 outputs"),
+    "fewer inputs": ([node("Add", ["image"], "a")], r"node a \(Add\): 1 inputs"),
+    "no such op": ([node("Convolution", ["image", "w"], "c")], r"node c \(Convolution\): the op is not .*; opset"),
     "three axes": ([node("MaxPool", ["image"], "p", kernel_shape=[2, 2, 2])], "two numbers are: height and width"),
     "even lrn": ([node("LRN", ["image"], "l", size=4)], "attribute size = 4 is not supported"),
     "residual": ([conv(), node("Add", ["conv", "conv"], "a")], r"node a \(Add\): combines two values"),

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 
 from inception_engine.importers.errors import ImportFailed
 from inception_engine.importers.onnx import folds, layers, views
@@ -64,6 +65,7 @@ class Translation:
     def _node(self, node: Node) -> None:
         if node.domain not in ("", "ai.onnx"):
             raise node.failed(f"operators of the domain {shown(node.domain)} are not supported")
+        self._check_counts(node)
         values = [self.value(name) for name in node.inputs]
         if node.op != "Split":
             for name in filter(None, node.outputs[1:]):
@@ -84,6 +86,16 @@ class Translation:
         node.finish()
         if result is not None:
             self.values[node.output] = result
+
+    def _check_counts(self, node: Node) -> None:
+        """Inputs and outputs as many as the op has in this opset. Raises ImportFailed."""
+        try:
+            schema = onnx.defs.get_schema(node.op, self.opset, "")
+        except onnx.defs.SchemaError:
+            raise node.failed(f"the op is not supported; opset {self.opset} has none of this name") from None
+        given = len(node.inputs)
+        if not schema.min_input <= given <= schema.max_input or len(node.outputs) > schema.max_output:
+            raise node.failed(f"{given} inputs and {len(node.outputs)} outputs are not what the op has")
 
     def spend(self, node: Node, elements: int) -> None:
         if elements > self._left:
