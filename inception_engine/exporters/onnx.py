@@ -46,7 +46,8 @@ def to_onnx(
 
     Input "input", float32 (batch, channels, height, width). Output "logits", then the layers named in ``outputs``:
     (batch, channels, height, width), or (batch, classes) for linear layers and softmax. Layers that no output needs are
-    left out. Labels and preprocessing go into the model's metadata, as the importer reads them. Raises ExportError, and OSError for the file.
+    left out. Labels and preprocessing go into the model's metadata, from where the importer takes them. Raises
+    ExportError, and OSError for the file.
     """
     if opset not in _FORMATS:
         raise ExportError(f"opset {opset} is not supported: {min(_FORMATS)} to {max(_FORMATS)} are")

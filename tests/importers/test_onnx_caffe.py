@@ -17,18 +17,14 @@ from tests.importers.caffe import caffe_model
 from tests.tolerances import FOLDING, TOLERANCES, error
 
 # (input, pads of the pools) -> sizes of the grid behind conv1 and each pool
-GRIDS = {
-    (224, "ceil"): (112, 56, 28, 14, 7),
-    (224, "none"): (112, 55, 27, 13, 6),
-    (75, "ceil"): (38, 19, 9, 4, 2),
-}
+GRIDS = {(224, "none"): (112, 55, 27, 13, 6), (75, "ceil"): (38, 19, 9, 4, 2)}
 
 
 @pytest.mark.parametrize(("opset", "scale", "size", "padding"), [
-    (7, False, 75, "ceil"), (8, True, 75, "ceil"), (9, True, 224, "none"), (9, False, 224, "ceil"),
+    (7, False, 75, "ceil"), (8, True, 75, "ceil"), (9, True, 224, "none"),
 ])  # fmt: skip
 def test_bvlc_googlenet(opset: int, scale: bool, size: int, padding: str) -> None:
-    network = googlenet(seed=1, width=0.25, classes=20, input_size=size, pool_padding=padding)
+    network = googlenet(seed=1, width=0.125, classes=20, input_size=size, pool_padding=padding)
     content = caffe_model(network, opset, scale=scale)
     imported = import_onnx(content)
     assert mismatches(content, imported) == []

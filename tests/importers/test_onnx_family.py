@@ -36,14 +36,31 @@ def case(name: str) -> tuple[bytes, OnnxImport]:
     return content, import_onnx(content)
 
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.parametrize("name", MODULES)]
+# Parameters of the published networks with their classifiers, without auxiliary heads: torchvision's are documented
+# with them (27,161,264 and 13,004,888), from which the heads' own are taken off.
+PARAMETERS = {"inception_v3": 23_834_568, "googlenet": 6_624_904}
 
 
+@pytest.mark.parametrize("network", PARAMETERS)
+def test_the_builders_are_the_published_networks(network: str) -> None:
+    import torch
+
+    with torch.device("meta"):
+        model = getattr(family, network)()
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[network]
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+both = pytest.mark.parametrize("name", MODULES)
+
+
+@both
 def test_every_layer(name: str) -> None:
     content, imported = case(name)
     assert mismatches(content, imported) == []
 
 
+@both
 def test_modules(name: str) -> None:
     """Every one of the paper's, with all its branches; the layers outside are the stem and the head."""
     network = case(name)[1].network
@@ -63,6 +80,7 @@ def test_modules(name: str) -> None:
         assert windows == {(1, 1), (3, 3), (5, 5), (1, 7), (7, 1), (1, 3), (3, 1)}
 
 
+@both
 def test_the_engine_against_the_file(name: str, run_engine) -> None:
     content, imported = case(name)
     network = imported.network
@@ -77,6 +95,7 @@ def test_the_engine_against_the_file(name: str, run_engine) -> None:
     assert error(logits[network.logits], expected[network.logits]) <= TOLERANCES["fp32"].logits
 
 
+@both
 @pytest.mark.parametrize(("batch", "dtype"), [(2, "fp32"), (8, "fp32"), (8, "fp16")])
 def test_a_gpus_program(name: str, batch: int, dtype: str) -> None:
     """Small batches are one launch, larger ones one per module, and `inspect` says so."""
@@ -96,6 +115,7 @@ def test_a_gpus_program(name: str, batch: int, dtype: str) -> None:
     assert error(logits, expected) <= TOLERANCES[dtype].logits
 
 
+@both
 def test_a_changed_weight_is_reported(name: str) -> None:
     """The control of the tests above: a twentieth of the largest weight of the first convolution."""
     content, imported = case(name)

@@ -161,25 +161,25 @@ def _import(
 
 def _outputs(graph: GraphProto, wanted: str) -> list[str]:
     """The classifier's output, then others of the graph. Raises ImportFailed if it is not clear which one it is."""
-    names = [value.name for value in graph.output]
-    if len(set(names)) != len(names):
+    given = [value.name for value in graph.output]
+    if len(set(given)) != len(given):
         raise ImportFailed("an output is named twice")
     if wanted:
         return [wanted]
-    if len(names) <= 1:
-        if not names:
-            raise ImportFailed("the graph has no output")
-        return names
-    if "logits" in names:
-        return sorted(names, key=lambda name: name != "logits")
-    if len(names) <= _COMPARED:
+    if not given:
+        raise ImportFailed("the graph has no output")
+    if len(given) == 1:
+        return given
+    if "logits" in given:
+        return sorted(given, key=lambda name: name != "logits")
+    if len(given) <= _COMPARED:
         # The one that is computed from all others: probabilities from logits, logits from features.
-        reads = {name: set(Graph(graph, [name]).uses) for name in names}
-        last = [name for name, values in reads.items() if values.issuperset(names)]
+        reads = {name: set(Graph(graph, [name]).uses) for name in given}
+        last = [name for name, values in reads.items() if values.issuperset(given)]
         if len(last) == 1:
-            return [last[0], *(name for name in names if name != last[0])]
+            return [last[0], *(name for name in given if name != last[0])]
     raise ImportFailed(
-        f"has several outputs: {', '.join(map(shown, names[:8]))}; say which one is the classifier's"
+        f"has several outputs: {', '.join(map(shown, given[:8]))}; say which one is the classifier's"
     )
 
 
