@@ -21,7 +21,7 @@ def exported(module: Any, size: tuple[int, int], *, opset: int = 17, batch: int 
 
     file = io.BytesIO()
     images = torch.zeros(batch, 3, *size)
-    torch.onnx.export(module, (images,), file, opset_version=opset, dynamo=False, **options)
+    torch.onnx.export(module, (images,), file, opset_version=opset, dynamo=False, **options)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -44,7 +44,9 @@ def run_file(
     options.log_severity_level = 4
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     layers = list(imported.values)
     results = session.run([imported.values[layer] for layer in layers], {imported.input_name: images})
     shapes = imported.network.shapes()
@@ -55,7 +57,9 @@ def run_file(
     }
 
 
-def mismatches(content: bytes, imported: OnnxImport | None = None, *, batch: int = 0, seed: int = 0) -> list[str]:
+def mismatches(
+    content: bytes, imported: OnnxImport | None = None, *, batch: int = 0, seed: int = 0
+) -> list[str]:
     """The reference on the imported network against the file: one line for each layer beyond its tolerance."""
     imported = imported or import_onnx(content)
     images = file_images(imported, imported.batch or batch or 2, seed)

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.torch_modules import trained
-
 Pair = tuple[int, int]
 
 
@@ -21,7 +19,13 @@ class BasicConv2d(nn.Module):
     """Convolution, batch norm, ReLU."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int | Pair, stride: int = 1, padding: int | Pair = 0, eps: float = 1e-3
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int | Pair,
+        stride: int = 1,
+        padding: int | Pair = 0,
+        eps: float = 1e-3,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
@@ -46,13 +50,14 @@ def transform_input(x: Tensor) -> Tensor:
     """From ImageNet's normalisation to -1..1, as torchvision does it inside the model."""
     constants = ((0.229, 0.485), (0.224, 0.456), (0.225, 0.406))
     channels = [
-        torch.unsqueeze(x[:, i], 1) * (std / 0.5) + (mean - 0.5) / 0.5 for i, (std, mean) in enumerate(constants)
+        torch.unsqueeze(x[:, i], 1) * (std / 0.5) + (mean - 0.5) / 0.5
+        for i, (std, mean) in enumerate(constants)
     ]
     return torch.cat(channels, 1)
 
 
 class Network(nn.Module):
-    """``trunk``: layers and modules, one after the other; then the average of all pixels, dropout and a linear layer."""
+    """``trunk``: layers and modules, one after the other; then the average of all pixels, dropout, a linear layer."""
 
     def __init__(self, trunk: dict[str, nn.Module], features: int, classes: int, transform: bool) -> None:
         super().__init__()
@@ -94,7 +99,9 @@ def googlenet(width: float = 1.0, classes: int = 1000, transform: bool = False, 
         one, three_reduce, three, five_reduce, five, projection = map(w, widths)
         trunk[name] = Branches(
             BasicConv2d(inputs, one, 1),
-            nn.Sequential(BasicConv2d(inputs, three_reduce, 1), BasicConv2d(three_reduce, three, 3, padding=1)),
+            nn.Sequential(
+                BasicConv2d(inputs, three_reduce, 1), BasicConv2d(three_reduce, three, 3, padding=1)
+            ),
             nn.Sequential(BasicConv2d(inputs, five_reduce, 1), BasicConv2d(five_reduce, five, 3, padding=1)),
             nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), BasicConv2d(inputs, projection, 1)),
         )
@@ -176,9 +183,13 @@ def inception_v3(width: float = 1.0, classes: int = 1000, transform: bool = Fals
     def w(channels: int) -> int:
         return max(1, round(channels * width))
 
-    def conv(inputs: int, outputs: int, kernel: int | Pair, stride: int = 1, *, valid: bool = False) -> nn.Module:
+    def conv(
+        inputs: int, outputs: int, kernel: int | Pair, stride: int = 1, *, valid: bool = False
+    ) -> nn.Module:
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
-        return BasicConv2d(inputs, outputs, (height, width), stride, 0 if valid else (height // 2, width // 2))
+        return BasicConv2d(
+            inputs, outputs, (height, width), stride, 0 if valid else (height // 2, width // 2)
+        )
 
     def chain(inputs: int, *layers: tuple[int, int | Pair]) -> list[nn.Module]:
         convolutions = []
@@ -245,9 +256,14 @@ def inception_v3(width: float = 1.0, classes: int = 1000, transform: bool = Fals
 
 
 def _trained(network: Network) -> Network:
-    """Weights that keep values of the order of 1 through all layers, and statistics as after training."""
+    """In evaluation mode; batch norms have statistics of their own, which keep values of the order of 1."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    trained(network)
-    return network
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    return network.eval()

@@ -49,7 +49,8 @@ def from_onnx(
     and a term per channel, as torchvision's ``transform_input``, or RGB to BGR), that becomes part of the network's
     ``preprocess``: its input is the value *behind* it. ``preprocess`` here says how pixels become the *file's* input,
     which the file itself does not say; without it: 0..255 or 0..1 if the normalisation in the file subtracts means or
-    scales like that, else ImageNet's mean and deviation. What was assumed stands in the network's metadata, "input".
+    scales like that, else ImageNet's mean and deviation. What was assumed of the file's input stands in the network's
+    metadata, "input".
 
     Weights become float32. Layers are named after the file's nodes. Raises ImportFailed, and OSError for the file.
     """
@@ -131,6 +132,8 @@ def _import(
         for draft in drafts
     ]
     own = metadata.read(model)
+    meant = preprocess or own.preprocess
+    entries = dict(own.entries) if meant else {**own.entries, "input": f"assumed to be {front.guess()[1]}"}
     fallback = "network" if isinstance(source, bytes) else Path(source).stem
     try:
         network = Network(
@@ -139,8 +142,8 @@ def _import(
             layers=tuple(modules.group(layers, chosen)),
             logits=chosen,
             labels=own.labels,
-            preprocess=front.preprocess(preprocess or own.preprocess),
-            metadata=own.entries,
+            preprocess=front.preprocess(meant),
+            metadata=entries,
         )
     except NetworkError as error:
         raise ImportFailed(str(error)) from None
@@ -158,25 +161,25 @@ def _import(
 
 def _outputs(graph: GraphProto, wanted: str) -> list[str]:
     """The classifier's output, then others of the graph. Raises ImportFailed if it is not clear which one it is."""
-    names = [value.name for value in graph.output]
-    if len(set(names)) != len(names):
+    given = [value.name for value in graph.output]
+    if len(set(given)) != len(given):
         raise ImportFailed("an output is named twice")
     if wanted:
         return [wanted]
-    if len(names) <= 1:
-        if not names:
-            raise ImportFailed("the graph has no output")
-        return names
-    if "logits" in names:
-        return sorted(names, key=lambda name: name != "logits")
-    if len(names) <= _COMPARED:
+    if not given:
+        raise ImportFailed("the graph has no output")
+    if len(given) == 1:
+        return given
+    if "logits" in given:
+        return sorted(given, key=lambda name: name != "logits")
+    if len(given) <= _COMPARED:
         # The one that is computed from all others: probabilities from logits, logits from features.
-        reads = {name: set(Graph(graph, [name]).uses) for name in names}
-        last = [name for name, values in reads.items() if values.issuperset(names)]
+        reads = {name: set(Graph(graph, [name]).uses) for name in given}
+        last = [name for name, values in reads.items() if values.issuperset(given)]
         if len(last) == 1:
-            return [last[0], *(name for name in names if name != last[0])]
+            return [last[0], *(name for name in given if name != last[0])]
     raise ImportFailed(
-        f"has several outputs: {', '.join(map(shown, names[:8]))}; say which one is the classifier's"
+        f"has several outputs: {', '.join(map(shown, given[:8]))}; say which one is the classifier's"
     )
 
 

@@ -94,6 +94,8 @@ def _constant(node: Node, inputs: Constants, opset: int, limit: int) -> np.ndarr
                 return to_array(tensor, node.output)
             case "value_float":
                 return np.array(node.number(name, 0.0), np.float32)
+            case "value_floats":
+                return np.array(node.numbers(name), np.float32)
             case "value_int":
                 return np.array(node.integer(name, 0), np.int64)
             case "value_ints":

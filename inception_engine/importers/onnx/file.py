@@ -69,7 +69,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
             raise ImportFailed("not a file")
         if status.st_size > MAX_BYTES:
             raise ImportFailed(f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
-        return file.read(MAX_BYTES + 1)
+        return file.read(status.st_size)
 
 
 class _Framing:
@@ -104,6 +104,8 @@ class _Framing:
                     )
                 if field is not None and field.message_type is not None:
                     self.walk(field.message_type, at, at + size, depth + 1)
+                elif field is not None and field.type == field.TYPE_STRING:
+                    self._text(at, at + size)
                 elif field is not None and field.type in _PACKED:
                     self.varints += size
                     if self.varints > MAX_VARINTS:
@@ -117,6 +119,13 @@ class _Framing:
                 raise ImportFailed(_FOREIGN)
         if at != end:
             raise ImportFailed(f"truncated: {at - end:,} bytes are missing")
+
+    def _text(self, begin: int, end: int) -> None:
+        """protobuf's parser passes on what is not UTF-8."""
+        try:
+            self.data[begin:end].decode()
+        except UnicodeDecodeError:
+            raise ImportFailed("a name in the file is not text") from None
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         value = shift = 0

@@ -71,7 +71,7 @@ class Front:
 
     def preprocess(self, file: Preprocess | None) -> Preprocess:
         """How pixels become what the first layer reads, where ``file`` says how they become the file's input."""
-        before = file or self._guess()
+        before = file or self.guess()[0]
         mean, std = (value.astype(np.float64) for value in before.constants(self.channels))
         pick = list(self.source)
         scale, shift = np.array(self.scale), np.array(self.shift)
@@ -85,12 +85,14 @@ class Front:
         rounded = [tuple(float(str(np.float32(v))) for v in values) for values in (mean_behind, std_behind)]
         return Preprocess(mean=rounded[0], std=rounded[1], order=order, resize=before.resize)
 
-    def _guess(self) -> Preprocess:
-        """The file does not say what its input is; the normalisation in it tells pixels from others."""
+    def guess(self) -> tuple[Preprocess, str]:
+        """The file does not say what its input is; the normalisation in it tells pixels from others. In words, too."""
         scale, shift = np.abs(np.array(self.scale)), np.array(self.shift)
         zero = np.abs(shift / scale)
         if zero.max() >= _PIXELS_FROM or scale.max() <= _PIXEL_SCALE:
-            return Preprocess(mean=(0.0,), std=(1.0,))
+            return Preprocess(mean=(0.0,), std=(1.0,)), "pixels of 0 to 255"
         if scale.min() > 1 and zero.max() <= 1:
-            return Preprocess(mean=(0.0,), std=(255.0,))
-        return Preprocess() if self.channels == 3 else Preprocess(mean=(127.5,), std=(127.5,))
+            return Preprocess(mean=(0.0,), std=(255.0,)), "pixels of 0 to 1"
+        if self.channels == 3:
+            return Preprocess(), "pixels normalised by ImageNet's mean and deviation"
+        return Preprocess(mean=(127.5,), std=(127.5,)), "pixels of -1 to 1"

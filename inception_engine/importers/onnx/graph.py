@@ -7,6 +7,7 @@ nobody asked for is refused, so that nothing is passed over that changes the res
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ class Node:
         self.inputs = list(proto.input)
         self.outputs = list(proto.output)
         self.domain = proto.domain
+        self.title = _scope(proto) or self.name
         self._attributes: dict[str, AttributeProto] = {}
         for attribute in proto.attribute:
             if attribute.name in self._attributes:
@@ -67,6 +69,10 @@ class Node:
         attribute = self._take(name, AttributeProto.INTS)
         return None if attribute is None else tuple(map(int, attribute.ints))
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        attribute = self._take(name, AttributeProto.FLOATS)
+        return () if attribute is None else tuple(map(float, attribute.floats))
+
     def number(self, name: str, default: float) -> float:
         """The shortest decimal that is this float32: what was 1e-4 before it was stored is 1e-4 again."""
         attribute = self._take(name, AttributeProto.FLOAT)
@@ -99,6 +105,19 @@ class Node:
             raise self.unsupported(shown(name), shown(str(value)))
 
 
+def _scope(proto: NodeProto) -> str:
+    """What a layer is called in PyTorch, where its newer exporter calls nodes node_Conv_12: by the weight, else by the
+    submodule that it came from, which stands in a property of the node. "" anywhere else."""
+    scopes = next((p.value for p in proto.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
+    if not scopes:
+        return ""
+    if len(proto.input) > 1 and proto.input[1].endswith(".weight"):
+        return proto.input[1].removesuffix(".weight")
+    parts = re.findall(r"'([^']*)'", scopes[:_LONGEST_SCOPE])
+    return parts[-2] if len(parts) > 1 and parts[-2] else proto.name.removeprefix("node_")
+
+
+_LONGEST_SCOPE = 4096
 _PRINTABLE = (AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING, AttributeProto.INTS)
 
 

@@ -30,7 +30,7 @@ def layer_names(given: Sequence[tuple[str, str]]) -> list[str]:
 
 def module_names(concats: Sequence[str]) -> list[str]:
     """For Inception modules, from the names of their concatenations: ``inception_3a/output`` is inception_3a."""
-    short = [re.sub(r"/(output|concat|Concat)(_\d+)?$", "", name) for name in concats]
+    short = [re.sub(r"[/.](output|concat|Concat)(_\d+)?$", "", name) for name in concats]
     counts = Counter(short)
     return [brief if counts[brief] == 1 else full for brief, full in zip(short, concats, strict=True)]
 

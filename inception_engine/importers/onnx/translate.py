@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 
 from inception_engine.importers.errors import ImportFailed
 from inception_engine.importers.onnx import folds, layers, views
@@ -64,6 +65,7 @@ class Translation:
     def _node(self, node: Node) -> None:
         if node.domain not in ("", "ai.onnx"):
             raise node.failed(f"operators of the domain {shown(node.domain)} are not supported")
+        self._check_counts(node)
         values = [self.value(name) for name in node.inputs]
         if node.op != "Split":
             for name in filter(None, node.outputs[1:]):
@@ -84,6 +86,16 @@ class Translation:
         node.finish()
         if result is not None:
             self.values[node.output] = result
+
+    def _check_counts(self, node: Node) -> None:
+        """Inputs and outputs as many as the op has in this opset. Raises ImportFailed."""
+        try:
+            schema = onnx.defs.get_schema(node.op, self.opset, "")
+        except onnx.defs.SchemaError:
+            raise node.failed(f"the op is not supported; opset {self.opset} has none of this name") from None
+        given = len(node.inputs)
+        if not schema.min_input <= given <= schema.max_input or len(node.outputs) > schema.max_output:
+            raise node.failed(f"{given} inputs and {len(node.outputs)} outputs are not what the op has")
 
     def spend(self, node: Node, elements: int) -> None:
         if elements > self._left:
@@ -155,7 +167,7 @@ class Translation:
     ) -> Draft:
         if max(shape[1:]) > MAX_SIZE or shape[0] > MAX_SIZE * 16:
             raise node.failed(f"an image of {shape[0]} x {shape[1]} x {shape[2]} is too large")
-        draft = Draft(kind=kind, name=node.name, op=node.op, value=node.output, inputs=tuple(inputs), shape=shape,
+        draft = Draft(kind=kind, name=node.title, op=node.op, value=node.output, inputs=tuple(inputs), shape=shape,
                       fields=fields)  # fmt: skip
         self.drafts.append(draft)
         return draft
@@ -173,7 +185,7 @@ class Translation:
         if x.fill != 0:
             raise node.failed(f"reads a value that is padded with {x.fill}; zeros are supported there")
         draft = self.identity(node, x)
-        draft.name, draft.value = f"{node.name}/pad", ""  # the file may have no such value
+        draft.name, draft.value = f"{node.title}/pad", ""  # the file may have no such value
         draft.nonnegative = x.draft.nonnegative
         return Activation(draft, x.flat)
 

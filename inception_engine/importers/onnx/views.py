@@ -51,7 +51,7 @@ def _reshape(t: Translation, node: Node) -> Activation:
     sizes = list(target)
     if node.integer("allowzero", 0) == 0:
         sizes = [now[i] if size == 0 and i < len(now) else size for i, size in enumerate(sizes)]
-    failed = node.failed(f"reshapes (batch, {', '.join(map(str, now[1:]))}) to {list(target)}")
+    failed = node.failed(f"reshapes (batch, {', '.join(map(str, now[1:]))}) to {target.tolist()}")
     if BATCH in sizes[1:]:
         raise failed
     first, shape = sizes[0], [int(size) for size in sizes[1:]]
