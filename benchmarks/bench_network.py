@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from inception_engine.bench.cases import PARITY_BOUNDS, VARIANTS, Case, parity
+from inception_engine.bench.cases import PARITY_BOUNDS, VARIANTS, Case
 from inception_engine.bench.peers import PEERS
+from inception_engine.parity import error as parity
 
 
 @pytest.mark.parametrize("peer", PEERS)

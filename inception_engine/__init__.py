@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inception_engine.backends import load
     from inception_engine.compiler import compile
     from inception_engine.compiler.plan import Plan
     from inception_engine.engine import Classification, Engine, Prediction
@@ -44,6 +45,7 @@ __all__ = [
     "compile",
     "fuse",
     "googlenet",
+    "load",
     "load_network",
 ]
 
@@ -64,6 +66,7 @@ _MODULES = {
     "compile": "compiler",
     "fuse": "fused",
     "googlenet": "seeded",
+    "load": "backends",
     "load_network": "importers",
 }
 

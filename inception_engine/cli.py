@@ -110,6 +110,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     from inception_engine.exporters.command import add_options as add_export_options
+    from inception_engine.exporters.tensorrt_command import add_options as add_tensorrt_options
     from inception_engine.importers.command import add_options
 
     parser = _Parser(
@@ -149,6 +150,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_unseen(onnx.add_argument_group(_VARIANT_OF_STATE_DICT))
     add_options(onnx)
     onnx.set_defaults(command=_export_onnx)
+
+    tensorrt = formats.add_parser(
+        "tensorrt",
+        help="an engine for TensorRT 10 or 11, built on this machine for its GPU",
+        description="Builds a TensorRT engine and writes it with a record of the TensorRT, GPU and driver that it is "
+        "for. The ONNX model goes beside it, to FILE.onnx, and the equivalent trtexec command is printed.",
+    )
+    add_tensorrt_options(tensorrt)
+    tensorrt.set_defaults(command=_export_tensorrt)
 
     build = commands.add_parser("build", help="compile a network to a plan file")
     build.add_argument("-o", "--output", metavar="FILE", required=True, type=Path, help="the plan to write")
@@ -213,6 +223,29 @@ def _parser() -> argparse.ArgumentParser:
         help="registers, spills and instructions of every variant on every GPU generation (minutes the first time)",
     )
     kernels.set_defaults(command=_kernels)
+
+    compare = commands.add_parser(
+        "compare",
+        help="say how far two backends or two files are apart, layer by layer",
+        description="A and B are a file, BACKEND:FILE, or a backend alone, which takes the other's file. Backends: "
+        "engine, onnxruntime, tensorrt, torch, reference. Exit status 1 if they differ by more than the tolerance.",
+    )
+    compare.add_argument("a", metavar="A", help="what is judged")
+    compare.add_argument("b", metavar="B", help="what it is judged by")
+    compare.add_argument(
+        "--images", default="random", metavar="DIR|FILE|random", help="to run (default: random, seeded)"
+    )
+    compare.add_argument("--count", type=int, metavar="N", help="of images (default: 4 random ones, or all)")
+    compare.add_argument(
+        "--seed", type=_natural, default=0, metavar="N", help="of random images (default: 0)"
+    )
+    compare.add_argument(
+        "--tolerance", type=float, metavar="X", help="of max|d|/max|B| (default: by the coarser dtype)"
+    )
+    compare.add_argument("--device", metavar="NAME", help="of backends that have one: cpu or cuda")
+    compare.add_argument("--dtype", help="of A, where a backend makes it from a network")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.set_defaults(command=_compare)
 
     classify = commands.add_parser(
         "classify",
@@ -407,6 +440,18 @@ def _kernels(_: argparse.Namespace) -> int:
     for line in machine_code.render(machine_code.table()):
         print(line, flush=True)
     return 0
+
+
+def _export_tensorrt(arguments: argparse.Namespace) -> int:
+    from inception_engine.exporters.tensorrt_command import run
+
+    return run(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from inception_engine.compare_command import command
+
+    return command(arguments)
 
 
 def _classify(arguments: argparse.Namespace) -> int:

@@ -187,6 +187,14 @@ class ClosedError(EngineError, RuntimeError):
     """The engine was closed, or belongs to another process."""
 
 
+class PackageError(EngineError, ImportError):
+    """A package that this needs is not installed, or cannot be imported."""
+
+
+class BackendError(EngineError, ValueError):
+    """Another runtime cannot take this file, option or output, or failed at it."""
+
+
 class InputTypeError(EngineError, TypeError):
     """Neither an array nor a tensor where the engine can read it, or of another dtype than float32 and uint8."""
 

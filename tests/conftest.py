@@ -19,19 +19,37 @@ _PREFIX = "backend "
 @pytest.fixture(scope="session")
 def run_onnxruntime() -> Runner:
     """(network, images, names) -> outputs by layer name, from ONNX Runtime on the exported network."""
-    onnxruntime = _backend("onnxruntime", "onnxruntime")
+    _backend("onnxruntime", "onnxruntime")
     _backend("onnxruntime", "onnx")
-    from inception_engine.exporters.onnx import to_onnx
+    return _runner("onnxruntime", threads=1)
+
+
+@pytest.fixture(scope="session")
+def run_torch() -> Runner:
+    """(network, images, names) -> outputs by layer name, from the torch model, of networks that it can be."""
+    _backend("torch", "torch")
+    return _runner("torch", described="model")
+
+
+def _runner(backend: str, described: str = "", **options: Any) -> Runner:
+    from inception_engine import load
 
     def run(network: Network, images: np.ndarray, names: Sequence[str]) -> Mapping[str, np.ndarray]:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        model = to_onnx(network, outputs=names).SerializeToString()
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return dict(zip(names, session.run(list(names), {"input": images}), strict=True))
+        with load(network, backend, keep_all=True, **options) as opened:
+            assert described in opened.description
+            return _as_reference(network, opened.run(images, names))
 
     return run
+
+
+def _as_reference(network: Network, outputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Backends give 1 x 1 images as (batch, channels); the reference does so for classifiers alone."""
+    layers = {layer.name: layer for layer in network.layers}
+    shapes = network.shapes()
+    return {
+        name: output if isinstance(layers[name], Linear | Softmax) else output.reshape(-1, *shapes[name])
+        for name, output in outputs.items()
+    }
 
 
 @pytest.fixture(scope="session")
@@ -56,13 +74,7 @@ def run_engine() -> Runner:
         plan = compile(network, max_batch=max_batch or len(images), keep_all=bool(names))
         with Engine(plan, **options) as engine:
             outputs = engine.run(images, outputs=names) if names else {network.logits: engine.run(images)}
-        # The engine gives 1 x 1 images as (batch, channels); the reference does so for classifiers alone.
-        layers = {layer.name: layer for layer in network.layers}
-        shapes = network.shapes()
-        return {
-            name: output if isinstance(layers[name], Linear | Softmax) else output.reshape(-1, *shapes[name])
-            for name, output in outputs.items()
-        }
+        return _as_reference(network, outputs)
 
     return run
 

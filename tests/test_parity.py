@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Spec, int]] = {
 # of large sums, or a strong LRN squeezes the largest values. None of these seeds does.
 RANDOM_NETWORKS = 60
 
-Backend = Callable[[Spec, Network, np.ndarray], Mapping[str, np.ndarray]]
+Backend = Callable[[Network, np.ndarray], Mapping[str, np.ndarray]]
 
 
 @functools.cache
@@ -49,42 +49,18 @@ def case(name: str) -> tuple[Spec, Network, np.ndarray, dict[str, np.ndarray]]:
     return spec, network, images, reference.run(network, images, keep="all")
 
 
-@pytest.fixture(params=["reference-fp32", "model", "onnxruntime", "engine"])
+@pytest.fixture(params=["reference-fp32", "torch", "onnxruntime", "engine"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "reference-fp32":
-        return lambda spec, network, images: reference.run(network, images, dtype="float32", keep="all")
-    if request.param == "model":
-        return run_model
+        return lambda network, images: reference.run(network, images, dtype="float32", keep="all")
     run = request.getfixturevalue(f"run_{request.param}")
-    return lambda spec, network, images: run(network, images, [layer.name for layer in network.layers])
-
-
-def run_model(spec: Spec, network: Network, images: np.ndarray) -> Mapping[str, np.ndarray]:
-    """The torch model with the network's weights; outputs taken by hooks."""
-    torch = pytest.importorskip("torch", reason="backend model: torch is not installed")
-    from inception_engine.model import GoogLeNet
-
-    model = GoogLeNet(spec)
-    model.load_network(network)
-    model.eval()
-    outputs: dict[str, np.ndarray] = {}
-
-    def keep(name: str, output) -> None:
-        outputs[name] = output.numpy().copy()
-
-    for layer in network.layers:
-        if layer.name != "softmax":
-            model.at(layer.name).register_forward_hook(lambda _, __, out, name=layer.name: keep(name, out))
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(images))
-        outputs["softmax"] = torch.softmax(logits, 1).numpy()
-    return outputs
+    return lambda network, images: run(network, images, [layer.name for layer in network.layers])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_layer(name: str, backend: Backend) -> None:
-    spec, network, images, expected = case(name)
-    assert violations(backend(spec, network, images), expected, network.logits) == []
+    _, network, images, expected = case(name)
+    assert violations(backend(network, images), expected, network.logits) == []
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,7 +73,7 @@ def test_engine_with_memory_reused(name: str, run_engine) -> None:
 
 def test_model_with_trained_batch_norm(run_onnxruntime) -> None:
     """Statistics far from 0 and 1, as training leaves them, fold into a network that computes the same."""
-    torch = pytest.importorskip("torch", reason="backend model: torch is not installed")
+    torch = pytest.importorskip("torch", reason="backend torch: torch is not installed")
     from inception_engine.model import GoogLeNet
 
     spec, _, images, _ = case("torchvision-narrow")

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from inception_engine.bench import records, report
-from inception_engine.bench.cases import DISTINCT_IMAGES, PARITY_BOUNDS, SEED, VARIANTS, Case, parity
+from inception_engine.bench.cases import DISTINCT_IMAGES, PARITY_BOUNDS, SEED, VARIANTS, Case
 from inception_engine.bench.peers import ENGINE, PEERS, Peer, Run
 from inception_engine.bench.records import OK, Row
 from inception_engine.bench.timing import Clock, Samples, Schedule, measure, ratio, statistics
 from inception_engine.files import write_atomically
+from inception_engine.parity import error as parity
 
 DTYPES = ("fp32", "fp16", "bf16")
 DEVICES = ("cpu", "cuda", "auto")

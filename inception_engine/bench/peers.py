@@ -2,7 +2,7 @@
 
 All get the same contract: a float32 NCHW array in host memory in, a float32 array of logits out. What a peer does to
 have its own layout or precision is part of its time. What it can prepare once (folding, packing, graph
-optimisation, a fixed batch) it does before, in ``prepare``.
+optimisation, a fixed batch) it does before, in ``prepare``. They are the backends of `ie.load`, with options.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,62 +44,27 @@ class Peer:
 
 
 @contextlib.contextmanager
-def _engine(case: Case, threads: int) -> Iterator[Run]:
+def _backend(name: str, case: Case, **options: Any) -> Iterator[Run]:
     import inception_engine as ie
 
-    plan = ie.compile(case.network, batches=(case.batch,), dtype=case.dtype)
-    with ie.Engine(plan, device="cpu", threads=threads) as engine:
-        yield engine.run
+    with ie.load(case.network, name, **options) as backend:
+        yield backend.run
 
 
-@contextlib.contextmanager
-def _torch(case: Case, threads: int, *, channels_last: bool = False) -> Iterator[Run]:
-    import torch
+def _engine(case: Case, threads: int) -> AbstractContextManager[Run]:
+    return _backend("engine", case, device="cpu", threads=threads, max_batch=case.batch, dtype=case.dtype)
 
-    from inception_engine.model import GoogLeNet
 
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = GoogLeNet(case.spec)
-    model.load_network(case.network)
-    model.eval().to(memory_format=layout)  # type: ignore[call-overload]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            logits: np.ndarray = model(torch.from_numpy(images).to(memory_format=layout)).numpy()
-            return logits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield run
-    finally:
-        torch.set_num_threads(before)
+def _torch(case: Case, threads: int) -> AbstractContextManager[Run]:
+    return _backend("torch", case, threads=threads)
 
 
 def _torch_channels_last(case: Case, threads: int) -> AbstractContextManager[Run]:
-    return _torch(case, threads, channels_last=True)
+    return _backend("torch", case, threads=threads, channels_last=True)
 
 
-@contextlib.contextmanager
-def _onnxruntime(case: Case, threads: int) -> Iterator[Run]:
-    import onnxruntime
-
-    from inception_engine.exporters.onnx import to_onnx
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_free_dimension_override_by_name("batch", case.batch)
-    model = to_onnx(case.network).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def run(images: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = session.run(["logits"], {"input": images})[0]
-        return logits
-
-    yield run
+def _onnxruntime(case: Case, threads: int) -> AbstractContextManager[Run]:
+    return _backend("onnxruntime", case, threads=threads, batch=case.batch, providers=("cpu",))
 
 
 ENGINE = "engine"

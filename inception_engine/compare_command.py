@@ -1,0 +1,139 @@
+"""The command `inception compare`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from inception_engine.backends import BACKENDS, load
+from inception_engine.backends.base import Backend
+from inception_engine.backends.sources import OnnxFile, Source, default_backend, read
+from inception_engine.compare import (
+    LARGEST_BATCH,
+    RANDOM_IMAGES,
+    Comparison,
+    Difference,
+    common_batch,
+    compare,
+    folder_images,
+    random_images,
+)
+from inception_engine.errors import BackendError
+from inception_engine.network import Network, Preprocess
+
+RANDOM = "random"
+BEYOND = 1  # the exit status where they differ by more than the tolerance
+
+
+def command(arguments: argparse.Namespace) -> int:
+    """Returns 0 where A and B agree, 1 where they do not. Raises as ``load`` and ``compare``."""
+    for name, value in (("--tolerance", arguments.tolerance), ("--count", arguments.count)):
+        if value is not None and not (math.isfinite(value) and value >= (1 if name == "--count" else 0)):
+            raise BackendError(f"{name} {value}: out of range")
+    (backend_a, path_a), (backend_b, path_b) = _split(arguments.a), _split(arguments.b)
+    source_a, source_b = _sources(path_a, path_b)
+    with contextlib.ExitStack() as stack:
+        a = stack.enter_context(_open(source_a, backend_a, arguments.device, arguments.dtype))
+        b = stack.enter_context(_open(source_b, backend_b, arguments.device, None))
+        common_batch(a, b)  # before images are read
+        comparison = compare(a, b, _images(arguments, a, b), arguments.tolerance)
+    print(json.dumps(comparison.document(), indent=2) if arguments.json else render(comparison))
+    return 0 if comparison.agree else BEYOND
+
+
+def _split(text: str) -> tuple[str | None, Path | None]:
+    """The backend and the file that `backend:file`, `backend` or `file` name."""
+    backend, colon, path = text.partition(":")
+    if backend in BACKENDS:
+        if colon and not path:
+            raise BackendError(f"{text!r}: no file behind the colon")
+        return backend, Path(path) if colon else None
+    return None, Path(text)
+
+
+def _sources(path_a: Path | None, path_b: Path | None) -> tuple[Source, Source]:
+    """A backend without a file takes the other's; without any it is the seeded GoogLeNet."""
+    if path_a is None and path_b is None:
+        from inception_engine.seeded import googlenet
+
+        print("inception: note: no file given; comparing on GoogLeNet with random weights", file=sys.stderr)
+        network = googlenet()
+        return network, network
+    read_a = None if path_a is None else read(path_a)
+    read_b = read_a if path_b is None or path_b == path_a else read(path_b)
+    source_a, source_b = read_a or read_b, read_b or read_a
+    assert source_a is not None and source_b is not None
+    return source_a, source_b
+
+
+def _open(source: Source, backend: str | None, device: str | None, dtype: str | None) -> Backend:
+    name = default_backend(source) if backend is None else backend
+    options: dict[str, Any] = {}
+    if device is not None and name in ("engine", "torch"):
+        options["device"] = device
+    elif device is not None and name == "onnxruntime":
+        options["providers"] = [device]
+    if dtype is not None:
+        options["dtype"] = dtype
+    if name == "engine" and isinstance(source, Network | OnnxFile):
+        options["max_batch"] = LARGEST_BATCH
+    return load(source, name, keep_all=isinstance(source, Network | OnnxFile), **options)
+
+
+def _images(arguments: argparse.Namespace, a: Backend, b: Backend) -> Any:
+    shape, count = a.input_shape, arguments.count
+    if arguments.images == RANDOM:
+        return random_images(shape, count or RANDOM_IMAGES, arguments.seed)
+    path = Path(arguments.images)
+    if not path.exists():
+        raise BackendError(f"{path}: no such file or folder; random images: --images {RANDOM}")
+    known = [one.face.preprocess for one in (a, b) if one.face.preprocess is not None]
+    if len(known) == 2 and known[0] != known[1]:
+        raise BackendError(f"A and B make different inputs of an image ({known[0]}, {known[1]})")
+    if known:
+        preprocess = known[0]
+    else:
+        preprocess = Preprocess() if shape[0] == 3 else Preprocess(mean=(127.5,), std=(127.5,))
+        print(f"inception: note: neither file says how images are normalised; {preprocess}", file=sys.stderr)
+    return folder_images(path, shape, preprocess, count)
+
+
+def render(comparison: Comparison) -> str:
+    """A line for every layer, then what they add up to."""
+    lines = [f"A  {comparison.a}", f"B  {comparison.b}", ""]
+    rows: list[tuple[str, ...]] = [
+        ("layer", "max|d|/max|B|", "max|d|", "mean|d|", "rmse", "1-cosine", "where", "")
+    ]
+    for difference in (*comparison.layers, comparison.logits):
+        mark = "<- first beyond the tolerance" if difference.name == comparison.first else ""
+        rows.append((*_row(difference), mark))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(row[1:7], widths[1:7], strict=True)),
+        ]
+        lines.append("  ".join([*cells, row[7]]).rstrip())
+    if not comparison.layers:
+        lines.append("no layers: both must be made from a network, or from ONNX models with the same names")
+    lines += [
+        "",
+        f"images {comparison.images}, same first class {comparison.top1:.1%}, tolerance {comparison.tolerance:.0e}",
+    ]
+    verdict = "A and B agree" if comparison.agree else f"A and B differ from {comparison.first} on"
+    return "\n".join([*lines, verdict])
+
+
+def _row(difference: Difference) -> tuple[str, ...]:
+    image, channel, row, column = difference.where
+    place = f"image {image}, channel {channel}" + (
+        f", {row},{column}" if difference.shape[1:] != (1, 1) else ""
+    )
+    values = (difference.error, difference.largest, difference.mean, difference.rmse)
+    angle = max(1 - difference.cosine, 0.0)  # rounding can take the cosine beyond 1
+    return (difference.name, *(f"{value:.1e}" for value in (*values, angle)), place)
