@@ -220,7 +220,9 @@ class Network:
         except SafetensorError as error:
             raise NetworkError(f"{path}: not a safetensors file: {error}") from None
         if document is None:
-            raise NetworkError(f"{path}: holds tensors but no network; inception import makes one of known checkpoints")
+            raise NetworkError(
+                f"{path}: holds tensors but no network; inception import makes one of known checkpoints"
+            )
         try:
             return _from_graph(json.loads(document), tensors)
         except NetworkError as error:
