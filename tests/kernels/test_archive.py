@@ -20,7 +20,7 @@ from inception_engine.kernels import archive
 from inception_engine.kernels.archive import CUBIN, PORTABLE, PTX, WALK, ArchiveError, Kernel
 from inception_engine.kernels.machine_code import ARCHITECTURES
 from inception_engine.kernels.module_record import ModuleKernel
-from inception_engine.kernels.variants import KINDS, VARIANTS
+from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, has_kernels
 
 from inception_engine import binding
 from tests.runtime.archives import HEADER, RECORD
@@ -52,7 +52,8 @@ def test_every_kernel_is_installed() -> None:
         (archive.DTYPES[dtype], sum(variant.rows), sum(variant.columns), kinds, arch)
         for dtype, variants in VARIANTS.items()
         for variant in variants
-        for kinds in KINDS.values()
+        for name, kinds in KINDS.items()
+        if has_kernels(dtype, name)
         for arch in ARCHITECTURES
     }
     for form, arches in ((CUBIN, set(ARCHITECTURES)), (PTX, {PORTABLE})):
@@ -66,6 +67,13 @@ def test_every_kernel_is_installed() -> None:
     assert forms == sorted(forms)  # the driver translates only where there is no machine code
 
 
+def test_kernels_that_wait_for_the_launch_before_them_say_so() -> None:
+    """Those of generations that can be launched so; in `copy_output` and in PTX for all generations nothing waits."""
+    for kernel in installed():
+        waits = kernel.kernel == WALK and kernel.form == CUBIN and kernel.arch >= DEPENDENT_FROM
+        assert kernel.flags == (archive.WAITS_ITSELF if waits else 0), kernel.name
+
+
 def test_the_first_that_fits_is_the_best() -> None:
     """Of one dtype: special kinds before general ones, and of those the newest generation first."""
     for dtype, number in archive.DTYPES.items():
@@ -73,7 +81,8 @@ def test_the_first_that_fits_is_the_best() -> None:
         assert [(k.rows, k.columns, k.kinds, k.arch) for k in found] == [
             (sum(variant.rows), sum(variant.columns), kinds, arch)
             for variant in VARIANTS[dtype]
-            for kinds in KINDS.values()
+            for name, kinds in KINDS.items()
+            if has_kernels(dtype, name)
             for arch in reversed(ARCHITECTURES)
         ]
     copies = [k.arch for k in installed() if (k.kernel, k.form) == (archive.COPY_OUTPUT, CUBIN)]
