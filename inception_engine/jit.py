@@ -40,6 +40,7 @@ if INTERPRETED:
     mend_bfloat16()
 # Polls of one wait before a block gives up. Some seconds: far more than any tile takes, also when GPUs are shared.
 SPINS = 1 if INTERPRETED else 1 << 24
+OVERLAP_DRIVER = 12030  # before this version a launch that may begin early could not be captured into a graph
 _TORCH_DTYPES = {Dtype.FP32: torch.float32, Dtype.FP16: torch.float16, Dtype.BF16: torch.bfloat16}
 _ACROSS_CHANNELS = (
     OpKind.INPUT,
@@ -120,7 +121,8 @@ class TritonExecutor:
         self._specialise = specialise
         self._arch = _arch(self.device)
         dependent = self._arch >= DEPENDENT_FROM
-        self._dependent = {"DEPENDENT": dependent} | ({"launch_pdl": True} if dependent else {})
+        overlaps = dependent and torch._C._cuda_getDriverVersion() >= OVERLAP_DRIVER
+        self._dependent = {"DEPENDENT": dependent} | ({"launch_pdl": True} if overlaps else {})
         plan = Plan.from_bytes(plan.to_bytes())  # a copy, proven; the caller may change the original
         programs = [p for p in plan.programs if p.header["target"] == TargetKind.CUDA]
         if not programs:

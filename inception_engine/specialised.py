@@ -42,8 +42,9 @@ class Found:
 
 
 def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
-    """The module that a launch computes, or None if ``module`` cannot: other ops, strides, channels, long lines, or
-    buffers that share memory, for both reduces and the pooled input are written at the same time.
+    """The module that a launch computes, or None if ``module`` cannot: other ops, strides, channels, long lines;
+    buffers that share memory, for both reduces and the pooled input are written at the same time; or another launch
+    that waits for one of its counters, for ``module`` signals none of them.
 
     ``group``: images that are worked on together. The C library has the same rule (runtime/cuda/module.cpp).
     """
@@ -92,6 +93,7 @@ def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
         )
         and width <= 128
         and _are_disjoint(program, (x, reduced, pooled, out))
+        and not _is_waited_for(program, tasks)
     )
     if not fits:
         return None
@@ -108,6 +110,14 @@ def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
     return Found(
         sizes, height * width * int(program.header["max_batch"]), Buffers(x, reduced, pooled, out), parts
     )
+
+
+def _is_waited_for(program: Program, tasks: np.ndarray) -> bool:
+    """Whether a task of another launch waits for a counter that one of ``tasks``, a launch's, signals."""
+    begin = int(tasks["wait_begin"][0])
+    end = begin + int(tasks["wait_count"].sum())
+    counters = program.waits["counter"]
+    return bool(np.isin(np.concatenate([counters[:begin], counters[end:]]), tasks["signal"]).any())
 
 
 def _are_disjoint(program: Program, buffers: Iterable[int]) -> bool:

@@ -40,8 +40,8 @@ class Op(NamedTuple):
 
 @triton.jit
 def read(p):
-    """The record at ``p``. Nothing of it changes: it is read before a task waits, and not behind the wait, where each
-    load would have to come from L2 again."""
+    """What most kinds need of the record at ``p``. Nothing of it changes: it is read before a task waits, and not
+    behind the wait, where each load would have to come from L2 again."""
     return Op(
         record=p,
         kind=tl.load(p),

@@ -57,7 +57,7 @@ class Variant:
     def options(self, kinds: int, arch: int) -> dict[str, int]:
         """Triton's compile options for compute capability ``arch`` (80 to 120)."""
         options = {"num_warps": self.warps, "num_stages": self.stages}
-        (name,) = (name for name, bits in KINDS.items() if bits == kinds)
+        name = next((name for name, bits in KINDS.items() if bits == kinds), "")
         known = [number for first, number in sorted(self.registers.get(name, {}).items()) if first <= arch]
         return options | {"maxnreg": known[-1]} if known else options
 
@@ -92,7 +92,12 @@ def variant(dtype: str, rows: Collection[int], columns: Collection[int]) -> Vari
     for tuned in VARIANTS[dtype]:
         if {*rows} <= {*tuned.rows} and {*columns} <= {*tuned.columns}:
             return tuned
-    return Variant(rows=tuple(rows), columns=tuple(columns), block_depth=32, stages=2, warps=4)
+    # Of small tiles ptxas takes 80 registers when it is not told a number, and spills.
+    small = max(rows) * max(columns) <= 32 * 32
+    registers = {name: {80: 128} for name in KINDS} if small else {}
+    return Variant(
+        rows=tuple(rows), columns=tuple(columns), block_depth=32, stages=2, warps=4, registers=registers
+    )
 
 
 def has_kernels(dtype: str, kinds: str) -> bool:

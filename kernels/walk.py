@@ -213,9 +213,7 @@ def walk(
         )
         p_op = ops + tl.maximum(i_op, 0) * 48
         op = read(p_op)
-        i_in, i_out = tl.load(p_op + 2), tl.load(p_op + 5)
-        if _HAS_INPUT & KINDS:
-            i_in = tl.where(op.kind == INPUT, 0, i_in)  # it reads no buffer
+        i_in, i_out = tl.maximum(tl.load(p_op + 2), 0), tl.load(p_op + 5)  # an INPUT reads no buffer
         p_in, p_out = buffers + i_in * 8, buffers + i_out * 8
         # Slices begin at multiples of 16 elements.
         o_in = (load64(p_in) // SIZE + tl.load(p_op + 3)) // 16 * 16

@@ -3,8 +3,8 @@
 A task that runs has two ends to reach, and then its fixed part: its arithmetic, at its block's share of the
 multiprocessor, and its loads. All tasks that load share the GPU's bandwidth alike, at most what one block can draw; so
 their progress is one clock for all ("virtual time"), and each ends when that clock has reached its own mark. The last
-of a tile's parts of K has one more thing to do: it reads them all, as far away as a dependency, and adds them up. A
-block's share is the same throughout a launch, whether its neighbours run or wait.
+of a tile's parts of K has one more thing to do: it reads them all, as far away as a dependency and at its own rate, and
+adds them up. A block's share is the same throughout a launch, whether its neighbours run or wait.
 """
 
 from __future__ import annotations

@@ -69,7 +69,9 @@ def work(program: Program, gpu: Gpu, batch: int) -> Work:
     compute = flops / gpu.product_rate(dtype) + vector / (gpu.float_flop_per_second / 2)
     return Work(
         compute=compute,
-        traffic=np.maximum(moved / gpu.l2_bytes_per_second, area * _column(costs, "memory_seconds")[op]),
+        traffic=np.maximum(
+            moved / gpu.l2_bytes_per_second, area * share * _column(costs, "memory_seconds")[op]
+        ),
         runs=runs,
         gathering=(sums * parts + is_part * area * _column(costs, "area_bytes")[op])
         / gpu.l2_bytes_per_second,

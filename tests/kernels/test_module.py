@@ -196,6 +196,22 @@ def test_other_launches_are_left_to_walk() -> None:
         assert find(other, launch) is None, (first, second)
 
 
+def test_a_module_that_later_launches_wait_for_is_left_to_walk() -> None:
+    """The kernel signals no counters."""
+    (program,) = plan_of(CASES["5b-fp16"]).programs
+    before = program.launches[-1]
+    assert find(program, before) is not None
+    tasks = program.tasks[int(before["first_task"]) :][: int(before["task_count"])]
+    wait = np.array([(tasks["signal"][0], 1)], program.waits.dtype)
+    for place, waits in (
+        ("an earlier launch", [wait, program.waits]),
+        ("a later one", [program.waits, wait]),
+    ):
+        other = dataclasses.replace(program, tasks=program.tasks.copy(), waits=np.concatenate(waits))
+        other.tasks["wait_begin"] += len(wait) * (place == "an earlier launch")
+        assert find(other, before) is None, place
+
+
 @functools.cache
 def sizes_of(name: str) -> Sizes:
     plan = ie.compile(ie.googlenet(), targets=("cuda",), dtype="fp16", max_batch=256)

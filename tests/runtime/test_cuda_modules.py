@@ -143,6 +143,34 @@ def test_networks_against_the_reference(
     assert all((reused[f"{key}/0"] == actual[f"{key}/0"]).all() for key in ("f5", "u3"))
 
 
+def test_a_module_that_later_launches_wait_for_is_left_to_walk(
+    machine: Machine, specialising: Path, tmp_path: Path
+) -> None:
+    """The loader takes such a plan, and `module` would signal none of its counters."""
+    network = MIXED()
+    plan = compiled(network, "fp16", 5, keep_all=False)
+    (program,) = plan.programs
+    place = next(i for i, is_one in enumerate(found(program)) if is_one)
+    first, after = program.launches[place], program.launches[place + 1]
+    tasks = program.tasks[int(first["first_task"]) :][: int(first["task_count"])]
+    counter = int(tasks["signal"][0])
+    reader = program.tasks[int(after["first_task"])]
+    wait = np.array([(counter, (program.tasks["signal"] == counter).sum())], program.waits.dtype)
+    waits = np.insert(program.waits, int(reader["wait_begin"]), wait)
+    waiting = dataclasses.replace(program, tasks=program.tasks.copy(), waits=waits)
+    waiting.tasks["wait_count"][int(after["first_task"])] += 1
+    waiting.tasks["wait_begin"][int(after["first_task"]) + 1 :] += 1
+    assert found(waiting) == [is_one and i != place for i, is_one in enumerate(found(program))]
+    images = {"f3": normal(network, 3)}
+    for name, each in (("a", program), ("b", waiting)):
+        dataclasses.replace(plan, programs=[each]).save(tmp_path / f"{name}.plan")
+        save(tmp_path / f"{name}.npz", images)
+    log = machine("networks", library=specialising)
+    assert len(of_modules(log)) > 0
+    usual, other = (np.load(tmp_path / f"{name}.out.npz")["f3/0"] for name in ("a", "b"))
+    np.testing.assert_allclose(usual, other, atol=2e-2 * np.abs(usual).max())
+
+
 @pytest.mark.parity
 def test_a_third_branch_of_3x3(machine: Machine, specialising: Path, tmp_path: Path) -> None:
     network = MIXED(third_branch=3, norm="batch")

@@ -113,6 +113,14 @@ def test_parts_share_the_work_of_their_tile() -> None:
     assert after.traffic.sum() + stored.sum() == pytest.approx(before.traffic.sum() + sums.sum(), rel=1e-6)
 
 
+def test_parts_share_the_memory_of_an_op_that_passes_l2() -> None:
+    network = googlenet(0, width=0.25, input_size=64, classes=10)
+    plans = (compile(network, targets=(target,), dtype="fp16") for target in (CUDA_ONE_LAUNCH, CUT))
+    gpu = toy_gpu(dram_bytes_per_second=1.0, l2_bytes=1.0)
+    whole, cut = (work(plan.programs[0], gpu, 1).traffic.sum() for plan in plans)
+    assert cut == pytest.approx(whole, rel=1e-6)
+
+
 def test_compulsory_bytes(program: Program) -> None:
     """Weights in panels of 16 columns, fp16; image, logits and probabilities in float32."""
     weights = 2 * (80 * 36 + 16 * 1280)

@@ -198,7 +198,8 @@ class Device::Loader {
     }
     throw Refusal{IE_ERROR_NO_PROGRAM, "launch " + program.strings.substr(launch.name, launch.name_bytes) +
                                            ": no kernel for tiles of " + joined(needs.tile_rows) + " x " +
-                                           joined(needs.tile_columns)};
+                                           joined(needs.tile_columns) + " and kinds " +
+                                           std::to_string(needs.kinds)};
   }
 
   template <typename Record>

@@ -43,6 +43,20 @@ bool are_disjoint(const Program& program, std::array<uint32_t, 4> buffers) {
   return true;
 }
 
+// Whether a task of another launch waits for a counter that this one's tasks signal; `module` signals none of them.
+bool is_waited_for(const Program& program, const LaunchRecord& launch) {
+  std::vector<bool> signalled(program.header.counter_count);
+  const auto begin = program.tasks.begin() + launch.first_task, end = begin + launch.task_count;
+  for (auto task = begin; task != end; ++task) {
+    if (task->signal != kNone) signalled[task->signal] = true;
+  }
+  const uint64_t first = begin->wait_begin, last = uint64_t{(end - 1)->wait_begin} + (end - 1)->wait_count;
+  for (uint64_t i = 0; i < program.waits.size(); ++i) {
+    if ((i < first || i >= last) && signalled[program.waits[i].counter]) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::optional<InceptionModule> find_module(const Program& program, const LaunchRecord& launch) {
@@ -108,7 +122,8 @@ std::optional<InceptionModule> find_module(const Program& program, const LaunchR
       pitch(found.reduced) == reduce.out_padded && pitch(found.out) == slices[3] + widths[5] &&
       sizes.channels % kPanel == 0 &&
       std::all_of(std::begin(widths), std::end(widths), [](uint32_t n) { return n % kPanel == 0; }) &&
-      sizes.width <= kMaxWidth && are_disjoint(program, {found.x, found.reduced, found.pooled, found.out});
+      sizes.width <= kMaxWidth && are_disjoint(program, {found.x, found.reduced, found.pooled, found.out}) &&
+      !is_waited_for(program, launch);
   return fits ? std::optional(found) : std::nullopt;
 }
 
