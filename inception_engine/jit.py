@@ -6,6 +6,7 @@ for all programs, counters. With TRITON_INTERPRET=1, set before Triton is import
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ class TritonExecutor:
         self._specialise = specialise
         self._arch = _arch(self.device)
         dependent = self._arch >= DEPENDENT_FROM
-        overlaps = dependent and torch._C._cuda_getDriverVersion() >= OVERLAP_DRIVER
+        overlaps = dependent and _driver_cuda() >= OVERLAP_DRIVER
         self._dependent = {"DEPENDENT": dependent} | ({"launch_pdl": True} if overlaps else {})
         plan = Plan.from_bytes(plan.to_bytes())  # a copy, proven; the caller may change the original
         programs = [p for p in plan.programs if p.header["target"] == TargetKind.CUDA]
@@ -357,6 +358,16 @@ def _arch(device: torch.device) -> int:
         return 80
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
+
+
+def _driver_cuda(library: str = "libcuda.so.1") -> int:
+    """The newest CUDA that the driver knows, 12030 for 12.3; 0 where it cannot be asked."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return 0
+    return version.value
 
 
 def _multiprocessors(device: torch.device) -> int:

@@ -146,6 +146,11 @@ class Network:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise NetworkError(f"input shape {self.input_shape} is not (channels, height, width)")
         self.preprocess.constants(self.input_shape[0])
+        for text in (self.name, *self.labels, *self.metadata, *self.metadata.values()):
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
+                raise NetworkError(f"{text!r} is not text") from None
         shapes = {INPUT: self.input_shape}
         for layer in self.layers:
             if layer.name in shapes:

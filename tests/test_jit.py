@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +34,7 @@ from inception_engine.errors import (
 )
 from inception_engine.network import Conv, Linear, MaxPool, Network, Preprocess, Softmax
 from inception_engine.preprocess import normalise
+from tests.driver.build import build_driver
 from tests.kernels.interpreted import execute, submit
 from tests.operations import operations
 from tests.tolerances import violations
@@ -285,3 +290,18 @@ def test_a_graph_repeats_a_run(network: Network, plan: Plan) -> None:
         graph.replay()
         assert torch.equal(first, logits)
     executor.check()
+
+
+def test_the_drivers_version_is_read_from_the_driver(tmp_path: Path) -> None:
+    """What decides whether launches may begin early: asked of the driver's double, and of none."""
+    from inception_engine.jit import _driver_cuda
+
+    library = build_driver(tmp_path)
+    for version in (12020, 12040):
+        script = f"from inception_engine.jit import _driver_cuda; print(_driver_cuda({str(library)!r}))"
+        environment = os.environ | {"IE_DOUBLE_VERSION": str(version)}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        assert int(done.stdout) == version
+    assert _driver_cuda("libnothing.so.1") == 0

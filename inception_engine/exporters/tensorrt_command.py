@@ -60,13 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns the exit status."""
     from inception_engine import packages
 
-    _check_target(arguments.output)
+    _check_target(arguments.output, arguments.source)
     if not arguments.trtexec:
         for name in ("tensorrt", "polygraphy") + (() if arguments.no_check else ("onnxruntime",)):
             packages.load(name)
     packages.load("onnx")
     from inception_engine.exporters.tensorrt import Batches, onnx_beside, prepare
 
+    _check_target(Path(onnx_beside(arguments.output)), arguments.source)
     build = prepare(
         _source(arguments.source),
         dtype=arguments.dtype,
@@ -78,17 +79,20 @@ def run(arguments: argparse.Namespace) -> int:
         from inception_engine.files import write_atomically
 
         write_atomically(onnx_beside(arguments.output), [build.model.content])
+        print(f"inception: wrote {onnx_beside(arguments.output)}", file=sys.stderr)
         print(build.trtexec(arguments.output))
         return 0
     return _build(build, arguments)
 
 
-def _check_target(path: Path) -> None:
+def _check_target(path: Path, source: Path | None) -> None:
     """Now, and not when minutes of work are done. Raises ExportError."""
     from inception_engine.exporters.errors import ExportError
 
     if path.exists() and not path.is_file():  # a rename would replace a device, too
         raise ExportError(f"{path}: exists and is not a file")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise ExportError(f"{path}: would be written over, and is what is exported")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ExportError(f"cannot write in {path.parent}")
 

@@ -47,7 +47,7 @@ def import_file(
     if imported.source is not None:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        origin = {"file": os.path.basename(os.fspath(path)), "sha256": digest}
+        origin = {"file": os.path.basename(os.fsencode(path)).decode("utf-8", "replace"), "sha256": digest}
         network = dataclasses.replace(network, metadata={**network.metadata, **origin})
     return dataclasses.replace(imported, network=network)
 

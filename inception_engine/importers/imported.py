@@ -13,6 +13,7 @@ from inception_engine.network import Network, Preprocess
 from inception_engine.spec import Spec
 
 HEAD_ACTIVATIONS = ("relu", "none")
+MAX_PIXELS = 2048  # of a side: the check of a few images in float64 takes gigabytes there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class Options:
             raise ImportFailed(f"order is {self.order!r}, not RGB or BGR")
         for name in ("resize", "input_size"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ImportFailed(f"{name} is {value!r}, not a positive whole number")
+            if value is not None and (not isinstance(value, int) or not 1 <= value <= MAX_PIXELS):
+                raise ImportFailed(f"{name} is {value!r}, not a whole number from 1 to {MAX_PIXELS}")
         if self.head_activation not in (None, *HEAD_ACTIVATIONS):
             raise ImportFailed(
                 f"head_activation is {self.head_activation!r}, not {' or '.join(HEAD_ACTIVATIONS)}"

@@ -249,6 +249,19 @@ def test_trtexec_command(network: Network, saved: Path, capsys: Captured) -> Non
     assert onnx.load(f"{path}.onnx") == to_onnx(network)
 
 
+def test_what_is_exported_is_not_written_over(saved: Path, capsys: Captured) -> None:
+    """Neither by the engine nor by the model beside it."""
+    before = saved.read_bytes()
+    status, out, err = run(capsys, saved, "-o", saved, "--trtexec")
+    assert (status, out) == (2, "") and "is what is exported" in err and err.count("\n") == 1
+    source = saved.with_name("s.engine.onnx")
+    source.write_bytes(to_onnx(Network.load(saved)).SerializeToString())
+    model = source.read_bytes()
+    status, out, err = run(capsys, source, "-o", saved.with_name("s.engine"), "--trtexec")
+    assert (status, out) == (2, "") and "is what is exported" in err
+    assert saved.read_bytes() == before and source.read_bytes() == model
+
+
 def test_a_model_of_one_batch(network: Network, tmp_path: Path, capsys: Captured) -> None:
     model = to_onnx(network)
     for value in (*model.graph.input, *model.graph.output):

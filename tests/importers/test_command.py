@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_engine import Engine, Network, cli, googlenet
+from inception_engine import Engine, Network, Plan, cli, googlenet
 from inception_engine.importers import torchvision
 from inception_engine.spec import PRESETS
 
@@ -59,6 +61,22 @@ def test_import(checkpoint: str, capsys: Captured, tmp_path: Path) -> None:
     network = Network.load(target)
     assert network.labels == ("cat", "dog", "fox") and network.preprocess.resize == 70
     assert network.metadata["file"] == "tuned.pth" and "weights" not in network.metadata
+
+
+def test_a_file_whose_name_is_not_text(checkpoint: str, capsys: Captured, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff\xfe.pth"
+    shutil.copy(checkpoint, odd)
+    plan = tmp_path / "a.plan"
+    status, _, err = run(capsys, "build", "--network", os.fsdecode(odd), "-o", str(plan), *SIZE, "--no-check")
+    assert (status, err) == (0, "")
+    assert Plan.load(plan).metadata["metadata"]["file"] == "\ufffd\ufffd.pth"
+
+
+@pytest.mark.parametrize("option", ["--input-size", "--resize"])
+def test_sizes_that_nobody_means(option: str, checkpoint: str, capsys: Captured, tmp_path: Path) -> None:
+    target = tmp_path / "a.safetensors"
+    status, _, err = run(capsys, "import", checkpoint, "-o", str(target), option, "99999999999")
+    assert status == 2 and "1 to 2048" in err and err.count("\n") == 1 and not target.exists()
 
 
 def test_build_from_a_checkpoint(checkpoint: str, capsys: Captured, tmp_path: Path) -> None:

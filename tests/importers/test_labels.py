@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from inception_engine import Engine, ImportFailed, compile, googlenet, load_network
+from inception_engine import Engine, ImportFailed, NetworkError, compile, googlenet, load_network
 from inception_engine.importers.labels import read_labels
 
 GOOD = {
@@ -63,3 +64,32 @@ def test_labels_and_preprocessing_are_kept_in_network_and_plan(tmp_path: Path) -
         assert engine.preprocess == network.preprocess
         assert (engine.preprocess.mean, engine.preprocess.std) == ((1, 2, 3), (4,))
         assert (engine.preprocess.order, engine.preprocess.resize) == ("BGR", 40)
+
+
+def test_names_that_no_file_can_hold(tmp_path: Path) -> None:
+    """Half of a surrogate pair is valid JSON and no text: refused where the network is made."""
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps(["\ud800", "b"]))
+    labels = read_labels(file, 2)
+    network = googlenet(width=0.1, input_size=32, classes=2)
+    with pytest.raises(NetworkError, match="is not text"):
+        dataclasses.replace(network, labels=labels)
+
+
+@pytest.mark.parametrize("content", ['{"0": "a", "00": ["x", "b"]}', '{"a": true, "b": false}'])
+def test_odd_dictionaries_are_a_line(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "labels.json"
+    file.write_text(content)
+    with pytest.raises(ImportFailed):
+        read_labels(file, 2)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path: Path) -> None:
+    file = tmp_path / "labels.txt"
+    file.write_text("a\u2028b\nc\x0bd\n", encoding="utf-8")
+    assert read_labels(file, 2) == ("a\u2028b", "c\x0bd")
+
+
+def test_a_device_is_no_file_of_labels() -> None:
+    with pytest.raises(ImportFailed, match="not a file"):
+        read_labels("/dev/zero", 2)
