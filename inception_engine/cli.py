@@ -363,11 +363,11 @@ def _export_onnx(arguments: argparse.Namespace) -> int:
 
 def _build(arguments: argparse.Namespace) -> int:
     from inception_engine import compile, googlenet
+    from inception_engine.files import check_target
     from inception_engine.importers import command
 
     path: Path = arguments.output
-    if path.exists() and not path.is_file():  # a rename would replace a device, too
-        raise CommandError(f"{path}: exists and is not a file")
+    check_target(path, arguments.network)
     if arguments.network is None:
         command.refuse_options(arguments)
         network = googlenet(arguments.seed or 0, _spec(arguments))

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def check_target(path: Path, source: str | os.PathLike[str] | None = None) -> None:
+    """Whether a file can be written here, and is not ``source``: now, and not when minutes of work are done.
+
+    Raises OSError, whose text and file name make the line that a user sees.
+    """
+    name = os.fspath(path)
+    if path.exists() and not path.is_file():  # a rename would replace a device, too
+        raise FileExistsError(errno.EEXIST, "exists and is not a file", name)
+    if source is not None and path.exists() and os.path.exists(source) and path.samefile(source):
+        raise FileExistsError(errno.EEXIST, "is the file that is read; give another one to write", name)
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder to write in", os.fspath(path.parent))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "the folder is not writable", os.fspath(path.parent))
 
 
 def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:

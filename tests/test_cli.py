@@ -394,3 +394,20 @@ def test_a_link_is_written_through(tmp_path: Path, capsys: Captured) -> None:
     assert run(capsys, "build", "-o", str(tmp_path / "link"), *arguments)[0] == 0
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["build"], ["import", "FILE"], ["export", "onnx", "FILE"], ["export", "tensorrt", "FILE", "--trtexec"]],
+)
+def test_where_nothing_can_be_written_is_said_first(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the file is even read."""
+    file, target = tmp_path / "net.safetensors", tmp_path / "no folder" / "out"
+    file.write_bytes(b"of no format")
+    status = cli.main([str(file) if word == "FILE" else word for word in command] + ["-o", str(target)])
+    assert status == 2
+    assert (
+        capsys.readouterr().err == f"inception: error: {target.parent}: there is no such folder to write in\n"
+    )

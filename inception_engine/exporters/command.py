@@ -45,14 +45,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, spec: Spec | None) -> int:
     """`inception export onnx`. Returns the exit status; the file is written only if parity holds."""
     from inception_engine.exporters.errors import ExportError
-    from inception_engine.files import write_atomically
+    from inception_engine.files import check_target, write_atomically
     from inception_engine.importers.command import failed, load
 
     target: Path = arguments.output
-    if target.exists() and not target.is_file():
-        raise ExportError(f"{target}: exists and is not a file")
-    if target.exists() and target.samefile(arguments.file):
-        raise ExportError(f"{target}: is the file to export")
+    check_target(target, arguments.file)
     try:
         from inception_engine.exporters.onnx import to_onnx
     except ModuleNotFoundError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,15 +58,16 @@ def _batches(text: str) -> tuple[int, int, int]:
 def run(arguments: argparse.Namespace) -> int:
     """Returns the exit status."""
     from inception_engine import packages
+    from inception_engine.files import check_target
 
-    _check_target(arguments.output, arguments.source)
+    check_target(arguments.output, arguments.source)
     if not arguments.trtexec:
         for name in ("tensorrt", "polygraphy") + (() if arguments.no_check else ("onnxruntime",)):
             packages.load(name)
     packages.load("onnx")
     from inception_engine.exporters.tensorrt import Batches, onnx_beside, prepare
 
-    _check_target(Path(onnx_beside(arguments.output)), arguments.source)
+    check_target(Path(onnx_beside(arguments.output)), arguments.source)
     build = prepare(
         _source(arguments.source),
         dtype=arguments.dtype,
@@ -83,18 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(build.trtexec(arguments.output))
         return 0
     return _build(build, arguments)
-
-
-def _check_target(path: Path, source: Path | None) -> None:
-    """Now, and not when minutes of work are done. Raises ExportError."""
-    from inception_engine.exporters.errors import ExportError
-
-    if path.exists() and not path.is_file():  # a rename would replace a device, too
-        raise ExportError(f"{path}: exists and is not a file")
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise ExportError(f"{path}: would be written over, and is what is exported")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ExportError(f"cannot write in {path.parent}")
 
 
 def _build(build: Build, arguments: argparse.Namespace) -> int:

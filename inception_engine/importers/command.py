@@ -101,13 +101,11 @@ def _input(network: Network) -> str:
 
 def run(arguments: argparse.Namespace, spec: Spec | None) -> int:
     """`inception import`. Returns the exit status; the file is written only if parity holds."""
+    from inception_engine.files import check_target
     from inception_engine.importers.errors import ImportFailed
 
     target: Path = arguments.output
-    if target.exists() and not target.is_file():
-        raise ImportFailed(f"{target}: exists and is not a file")
-    if target.exists() and target.samefile(arguments.file):
-        raise ImportFailed(f"{target}: is the file to import")
+    check_target(target, arguments.file)
     network = load(arguments.file, arguments, spec)
     if network is None:
         return failed(target)

@@ -253,12 +253,12 @@ def test_what_is_exported_is_not_written_over(saved: Path, capsys: Captured) -> 
     """Neither by the engine nor by the model beside it."""
     before = saved.read_bytes()
     status, out, err = run(capsys, saved, "-o", saved, "--trtexec")
-    assert (status, out) == (2, "") and "is what is exported" in err and err.count("\n") == 1
+    assert (status, out) == (2, "") and "is the file that is read" in err and err.count("\n") == 1
     source = saved.with_name("s.engine.onnx")
     source.write_bytes(to_onnx(Network.load(saved)).SerializeToString())
     model = source.read_bytes()
     status, out, err = run(capsys, source, "-o", saved.with_name("s.engine"), "--trtexec")
-    assert (status, out) == (2, "") and "is what is exported" in err
+    assert (status, out) == (2, "") and "is the file that is read" in err
     assert saved.read_bytes() == before and source.read_bytes() == model
 
 

@@ -65,7 +65,7 @@ def test_import(checkpoint: str, capsys: Captured, tmp_path: Path) -> None:
 
 def test_a_file_whose_name_is_not_text(checkpoint: str, capsys: Captured, tmp_path: Path) -> None:
     odd = os.fsencode(tmp_path) + b"/\xff\xfe.pth"
-    shutil.copy(checkpoint, odd)
+    shutil.copy(checkpoint, os.fsdecode(odd))
     plan = tmp_path / "a.plan"
     status, _, err = run(capsys, "build", "--network", os.fsdecode(odd), "-o", str(plan), *SIZE, "--no-check")
     assert (status, err) == (0, "")
