@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from inception_engine.kernels import tiles
+from inception_engine.kernels.record import fence
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
@@ -32,6 +32,6 @@ def ping_pong(flag, status, rounds, SPINS: tl.constexpr):
             spins += 1
         if seen < target:
             tl.store(status, 1)
-        tiles.fence("fence.acq_rel.gpu")
+        fence("fence.acq_rel.gpu")
         tl.debug_barrier()
         tl.atomic_add(flag, 1, sem="release")
