@@ -57,8 +57,8 @@ QUICK = Scale(
     rounds=5,
     seconds=0.4,
     repeats=1_000,
-    candidates=12,
-    tuner_batches=(1, 32),
+    candidates=24,
+    tuner_batches=(1, 8, 32),
     kernel_tests=False,
 )
 # Triton's interpreter takes seconds for the smallest network.

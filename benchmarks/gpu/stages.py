@@ -44,7 +44,7 @@ STAGES = tuple(
         ("modules", 150, 480),
         ("micro", 60, 120),
         ("counters", 120, 300),
-        ("tuner", 180, 560),
+        ("tuner", 230, 580),
         ("fit", 90, 240),
     )
 )
