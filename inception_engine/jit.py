@@ -29,6 +29,7 @@ from inception_engine.errors import (
     WaitTimeoutError,
 )
 from inception_engine.kernels import walk as kernel
+from inception_engine.kernels.convolution import SHIFT
 from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
 from inception_engine.kernels.tuning import specialise_from
@@ -47,10 +48,13 @@ _ACROSS_CHANNELS = (
     OpKind.INPUT,
     OpKind.LRN,
     OpKind.SOFTMAX,
-)  # walk takes their columns in blocks of any size
+)  # walk takes their columns in blocks of any size, and the rows of an INPUT
 # Bits of KINDS: a convolution whose runs of channels are no whole panels, and one whose K is cut.
 _RAGGED, _PARTS = 7, 8
 _MAX_ELEMENTS = 1 << 31  # walk counts the elements of one buffer in 32 bits
+# Its quotients are exact for fewer taps of a window than this, and for taps * units**2 up to 1 << SHIFT, a unit being
+# 16 channels.
+_MAX_TAPS = 1 << (31 - SHIFT)
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,19 @@ class _Launch:
 
 @dataclass(frozen=True)
 class _Output:
-    """``begin``: first element of the buffer in the arena. ``pitch``: elements between two pixels. ``exported``:
-    whether it is ``walk`` that writes it, and so can store it for the caller, too."""
+    """``begin``: first element of the buffer in the arena. ``pitch``: elements between two pixels. ``end``: behind the
+    last task that writes it. ``exported``: whether that is ``walk``'s, which so can store it for the caller, too."""
 
     buffer: int
     begin: int
     pitch: int
     channel: int
     shape: Shape
+    end: int
     exported: bool = False
 
 
-_NO_OUTPUT = _Output(buffer=-1, begin=0, pitch=0, channel=0, shape=(0, 1, 1))
+_NO_OUTPUT = _Output(buffer=-1, begin=0, pitch=0, channel=0, shape=(0, 1, 1), end=0)
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,8 @@ class TritonExecutor:
         modules = [self._specialised(program, record, processors) for record in program.launches]
         last = max((i for i, module in enumerate(modules) if module is None), default=-1)  # of walk's
         outputs = {}
+        ops = program.tasks["op"]
+        written = np.where(ops == NONE, NONE, program.ops["out_buffer"][np.where(ops == NONE, 0, ops)])
         for record in program.outputs:
             buffer = program.buffers[record["buffer"]]
             outputs[program.text(record)] = _Output(
@@ -169,6 +176,7 @@ class TritonExecutor:
                 pitch=int(buffer["pitch"]),
                 channel=int(record["channel"]),
                 shape=(int(record["channels"]), int(record["height"]), int(record["width"])),
+                end=int(np.flatnonzero(written == record["buffer"])[-1]) + 1,
                 exported=not any(module and record["buffer"] in module.writes for module in modules),
             )
         return _Loaded(
@@ -245,10 +253,12 @@ class TritonExecutor:
         images = images.contiguous()
         with _current(self.device):
             results = {name: self._result(program.outputs[name], batch) for name in names}
-            if len(names) == 1 and program.outputs[names[0]].exported:
-                self._walk(program, images, batch, result=results[names[0]], output=program.outputs[names[0]])
+            wanted = [program.outputs[name] for name in names]
+            if len(names) == 1 and wanted[0].exported:
+                result = results[names[0]]
+                self._walk(program, images, batch, result=result, output=wanted[0], end=wanted[0].end)
             else:
-                self._walk(program, images, batch)
+                self._walk(program, images, batch, end=max((o.end for o in wanted), default=None))
                 for name in names:
                     self._copy(program.outputs[name], results[name])
         flat = {name: r.flatten(1) if r.shape[2:] == (1, 1) else r for name, r in results.items()}
@@ -274,11 +284,16 @@ class TritonExecutor:
         result: torch.Tensor | None = None,
         output: _Output = _NO_OUTPUT,
         source: int = -1,
+        end: int | None = None,
     ) -> None:
-        """All launches; ``source``: see ``walk``."""
+        """All launches, the last one up to the task ``end``: behind the last one that a result needs, for none waits
+        for what is left out. ``source``: see ``walk``."""
         if self._poison:
             self._arena.fill_(torch.nan)
         for launch in program.launches:
+            count = launch.count
+            if end is not None and launch is program.launches[-1]:
+                count = min(count, max(end - launch.first, 1))
             if launch.module:
                 launch.module(self._arena, batch, spins=SPINS)
                 continue
@@ -291,7 +306,7 @@ class TritonExecutor:
                 launch.ticket,
                 self._state.view(torch.float32) if result is None else result,
                 launch.first,
-                launch.count,
+                count,
                 batch,
                 int(image.dtype == torch.uint8),
                 launch.counters,
@@ -404,7 +419,11 @@ def check_sizes(plan: Plan, programs: Sequence[Program]) -> None:
             batch * math.prod(images),
             *(batch * int(b["rows"]) * int(b["pitch"]) for b in program.buffers),
         ]
-        if max(*elements, plan.weights.nbytes) >= _MAX_ELEMENTS:
+        products = program.ops[program.ops["kind"] == OpKind.CONV]
+        taps = products["kernel_h"].astype(np.int64) * products["kernel_w"]
+        units = -(-products["in_channels"].astype(np.int64) // PANEL)
+        counted = (taps < _MAX_TAPS) & (taps * units**2 < 1 << SHIFT)
+        if max(*elements, plan.weights.nbytes) >= _MAX_ELEMENTS or not counted.all():
             raise NoProgramError(f"the program for {batch} images is too large for the kernels")
 
 
@@ -423,10 +442,11 @@ def _launch(
             kinds |= 1 << _RAGGED
         if op["part_depth"]:
             kinds |= 1 << _PARTS
-    rows = sorted({int(op["tile_rows"]) for op in ops})
+    rows = sorted({int(op["tile_rows"]) for op in ops if op["kind"] != OpKind.INPUT}) or [64]
     columns = sorted({int(op["tile_columns"]) for op in ops if op["kind"] not in _ACROSS_CHANNELS}) or [64]
+    whole = sorted({int(op["tile_rows"]) for op in ops if op["part_depth"]})
     try:
-        tile = variant(Dtype(int(program.header["dtype"])).name.lower(), rows, columns)
+        tile = variant(Dtype(int(program.header["dtype"])).name.lower(), rows, columns, whole)
     except ValueError as error:
         raise NoProgramError(f"launch {program.text(record)}: {error}") from None
     blocks = min(count, processors * tile.blocks_per_sm) if processors else count

@@ -19,8 +19,6 @@ from inception_engine.kernels import module as kernel
 from inception_engine.kernels.sizes import GROUP, Sizes
 from inception_engine.kernels.walk import STATUS, STRIDE
 
-BLOCKS = 2  # for each multiprocessor: what registers and shared memory allow
-
 
 class Buffers(NamedTuple):
     """Indices in the plan: what the module reads, both reduces, the pooled input, what it writes."""
@@ -41,7 +39,7 @@ class Found:
     ops: tuple[np.void, ...]
 
 
-def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
+def find(program: Program, launch: np.void, group: int | None = None) -> Found | None:
     """The module that a launch computes, or None if ``module`` cannot: other ops, strides, channels, long lines;
     buffers that share memory, for both reduces and the pooled input are written at the same time; or another launch
     that waits for one of its counters, for ``module`` signals none of them.
@@ -105,7 +103,7 @@ def find(program: Program, launch: np.void, group: int = GROUP) -> Found | None:
         widths=(n1, int(three["in_channels"]), n3, int(five["in_channels"]), n5, n_pool),
         reduced=int(reduce["out_channels"]),
         third=int(five["kernel_h"]),
-        group=min(group, int(program.header["max_batch"])),
+        group=min(group or GROUP, int(program.header["max_batch"])),
     )
     return Found(
         sizes, height * width * int(program.header["max_batch"]), Buffers(x, reduced, pooled, out), parts
@@ -173,7 +171,7 @@ class ModuleLaunch:
         out = arena[self._out :]
         images = reduced.view(batch, sizes.height, sizes.width, c3 + c5)
         tickets = sizes.tickets(batch)
-        blocks = min(tickets, BLOCKS * self._processors) if self._processors else tickets
+        blocks = min(tickets, sizes.blocks_per_sm * self._processors) if self._processors else tickets
         kernel.module[(blocks,)](
             *sizes.descriptors(x, pooled, images, self._weights),
             x,

@@ -32,7 +32,7 @@ from inception_engine.kernels.machine_code import (
     resources,
 )
 from inception_engine.kernels.module_record import ModuleKernel
-from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant, has_kernels
+from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
@@ -85,11 +85,10 @@ def jobs(dtypes: Sequence[str] = tuple(DTYPES), architectures: Sequence[int] = A
     newest_first = sorted(architectures, reverse=True)
     return [
         *(
-            (dtype, variant, kinds, arch)
+            (dtype, variant, KINDS[name], arch)
             for dtype in dtypes
             for variant in VARIANTS[dtype]
-            for name, kinds in KINDS.items()
-            if has_kernels(dtype, name)
+            for name in variant.kinds
             for arch in newest_first
         ),
         *((dtype, None, 0, arch) for dtype in dtypes for arch in newest_first),

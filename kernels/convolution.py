@@ -26,6 +26,9 @@ from inception_engine.kernels.record import COMPILED, fence, inside, load64, win
 from inception_engine.kernels.tiles import store
 
 _LINE: tl.constexpr = tl.constexpr(128)  # bytes
+SHIFT = 25  # see ``conv``
+_SHIFT: tl.constexpr = tl.constexpr(SHIFT)
+_ONE: tl.constexpr = tl.constexpr(1 << SHIFT)
 
 
 @triton.jit
@@ -94,49 +97,37 @@ def conv(
     p_in, pitch = source
     in_h, in_w, kernel_h, kernel_w = op.in_h, op.in_w, op.kernel_h, op.kernel_w
     i_y, i_x, o_pixels = windows(op, pitch, rows)
+    p_rows = p_in + o_pixels
     channels = op.channels // 4 * 4 if RAGGED else op.channels // 16 * 16
     depth = kernel_h * kernel_w * channels
     # Panel of 16 columns after panel; within one, 16 columns of each k.
     o_panels = o_columns // 16 * (depth * 16) + o_columns % 16
     m_columns = o_columns < out[2]  # weights and bias are whole panels too
     sums = tl.zeros((BM, BN), tl.float32)
-    i_panel, i_c, i_h, i_w = 0, 0, 0, 0  # of the next 16 of K, or if RAGGED of the next step
-    begin, end = 0, kernel_h * kernel_w * ((channels + BK - 1) // BK * BK) if RAGGED else depth
+    b_bias = tl.load(p_bias + o_columns, m_columns, 0.0)  # is there when the sums are
+    # K is counted in units of 16, which are of one tap; if RAGGED in steps of BK.
+    UNIT: tl.constexpr = BK if RAGGED else 16
+    units = (channels + UNIT - 1) // UNIT  # of a tap
+    begin, end = 0, kernel_h * kernel_w * units
     if PARTS:  # noqa: SIM102 - a constant, and a number that is loaded
         if op.part_depth > 0:
-            begin = place[5] * (op.part_depth // 16 * 16)
-            end = tl.minimum(begin + op.part_depth // 16 * 16, depth)
-            i_panel, i_h, i_w = (
-                begin % channels // 16,
-                begin // channels // kernel_w,
-                begin // channels % kernel_w,
-            )
-    for k in tl.range(begin, end, BK, num_stages=STAGES):
-        # A division for each k takes more registers than the sums. Count instead, whole steps or 16 at a time.
+            begin = place[5] * (op.part_depth // 16)
+            end = tl.minimum(begin + op.part_depth // 16, end)
+    by_units, by_width = _ONE // units + 1, 65536 // kernel_w + 1
+    for i in tl.range(begin, end, BK // UNIT, num_stages=STAGES):
+        # Quotients by products and shifts, exact within the executors' bounds: a division takes twenty instructions.
+        o_units = i + tl.arange(0, BK) // UNIT
+        o_taps = (o_units * by_units) >> _SHIFT
+        o_h = (o_taps * by_width) >> 16
+        o_w = o_taps - o_h * kernel_w
+        o_c = (o_units - o_taps * units) * UNIT + tl.arange(0, BK) % UNIT
+        o_tap = (o_h * in_w + o_w) * pitch + o_c
         if RAGGED:
-            o_c = i_c + tl.arange(0, BK)
-            o_h, o_w = i_h + tl.zeros((BK,), tl.int32), i_w + tl.zeros((BK,), tl.int32)
-            o_k, m_k = (i_h * kernel_w + i_w) * channels + o_c, o_c < channels
-            o_tap = (i_h * in_w + i_w) * pitch + o_c
-            i_c = tl.where(i_c + BK < channels, i_c + BK, 0)
-            i_w += tl.where(i_c == 0, 1, 0)
-            i_h += tl.where(i_w == kernel_w, 1, 0)
-            i_w = tl.where(i_w == kernel_w, 0, i_w)
+            o_k, m_k = o_taps * channels + o_c, o_c < channels
         else:
-            o_k = k + tl.arange(0, BK)
-            m_k = o_k < end
-            o_h, o_w, o_tap = tl.zeros((BK,), tl.int32), tl.zeros((BK,), tl.int32), tl.zeros((BK,), tl.int32)
-            for i in tl.static_range(BK // 16):
-                here = tl.arange(0, BK) // 16 == i
-                o_h, o_w = tl.where(here, i_h, o_h), tl.where(here, i_w, o_w)
-                o_tap = tl.where(here, (i_h * in_w + i_w) * pitch + i_panel * 16, o_tap)
-                i_panel = tl.where((i_panel + 1) * 16 == channels, 0, i_panel + 1)
-                i_w += tl.where(i_panel == 0, 1, 0)
-                i_h += tl.where(i_w == kernel_w, 1, 0)
-                i_w = tl.where(i_w == kernel_w, 0, i_w)
-            o_tap += tl.arange(0, BK) % 16
+            o_k, m_k = i * 16 + tl.arange(0, BK), o_units < end
         m_in = inside(i_y[:, None] + o_h[None, :], in_h) & inside(i_x[:, None] + o_w[None, :], in_w)
-        b_in = tl.load(p_in + (o_pixels[:, None] + o_tap[None, :]), m_in & m_k[None, :], 0.0)
+        b_in = tl.load(p_rows[:, None] + o_tap[None, :], m_in & m_k[None, :], 0.0)
         p_weight = p_weights + (o_panels[None, :] + o_k[:, None] * 16)
         b_weight = tl.load(p_weight, m_k[:, None] & m_columns[None, :], 0.0)
         sums = tl.dot(b_in, b_weight, sums, input_precision=PRECISION)
@@ -145,7 +136,7 @@ def conv(
         if op.part_depth > 0:
             sums, finished = _add_parts(op, sums, place, BM, BN)
     if finished:
-        sums += tl.load(p_bias + o_columns, m_columns, 0.0)[None, :]
+        sums += b_bias[None, :]
         if op.flags & 1:
             sums = tl.maximum(sums, 0.0, propagate_nan=tl.PropagateNan.ALL)
         m_channels = o_columns < op.out_channels  # behind them, infinity times a zero weight would be NaN

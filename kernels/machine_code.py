@@ -17,7 +17,7 @@ from pathlib import Path
 import triton
 from inception_engine.kernels.module import module
 from inception_engine.kernels.sizes import Sizes
-from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant, has_kernels
+from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant
 from inception_engine.kernels.walk import NUMBERS, walk
 from triton import knobs
 from triton.backends.compiler import GPUTarget
@@ -82,8 +82,8 @@ def table() -> Iterator[MachineCode]:
     """Every variant, for all kinds and architectures; seconds each, unless Triton's cache has it."""
     for dtype, variants in VARIANTS.items():
         for variant in variants:
-            for kinds in KINDS:
-                for arch in ARCHITECTURES if has_kernels(dtype, kinds) else ():
+            for kinds in variant.kinds:
+                for arch in ARCHITECTURES:
                     yield read(dtype, variant, kinds, arch)
 
 

@@ -82,6 +82,15 @@ def fence(INSTRUCTION: tl.constexpr):
 
 
 @triton.jit
+def pause():
+    """Some nanoseconds between two polls, in which a warp leaves its multiprocessor to those that work."""
+    if COMPILED:
+        tl.inline_asm_elementwise(
+            "nanosleep.u32 20; mov.u32 $0, 0;", "=r", [], tl.int32, is_pure=False, pack=1
+        )
+
+
+@triton.jit
 def inside(i, size):
     """0 <= i < size, as one comparison: without a sign, what is negative is large."""
     return i.to(tl.uint32) < size.to(tl.uint32)

@@ -27,13 +27,18 @@ class Sizes:
     third: int = 5
     group: int = GROUP
     block_columns: int = 64
-    stages: int = 4
-    warps: int = 8
+    stages: int = 3
+    warps: int = 4
 
     @property
     def options(self) -> dict[str, int]:
-        """Triton's compile options; two blocks fit on an SM with 128 registers."""
+        """Triton's compile options."""
         return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": 128}
+
+    @property
+    def blocks_per_sm(self) -> int:
+        """As many as shared memory and registers allow on sm_90: 74 kB, and 128 for each of 128 threads."""
+        return 3
 
     @cached_property
     def box(self) -> tuple[int, int, int]:

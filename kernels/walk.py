@@ -34,7 +34,8 @@ import triton
 import triton.language as tl
 from inception_engine.kernels import tiles
 from inception_engine.kernels.convolution import conv, fetch_weights
-from inception_engine.kernels.record import fence, load64, read
+from inception_engine.kernels.record import fence, load64, pause, read
+from inception_engine.kernels.variants import RUN_DEPTH
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 STRIDE = 32  # words between two counters: 128 bytes
@@ -60,6 +61,8 @@ _HAS_RAGGED: tl.constexpr = tl.constexpr(1 << 7)
 _HAS_PARTS: tl.constexpr = tl.constexpr(1 << 8)
 _STRIDE: tl.constexpr = tl.constexpr(STRIDE)
 _STATUS: tl.constexpr = tl.constexpr(STATUS)
+_RUN_DEPTH: tl.constexpr = tl.constexpr(RUN_DEPTH)
+_POOL_STAGES: tl.constexpr = tl.constexpr(8)  # taps in flight: nothing but their latency takes time
 
 
 # Parameters that no kernel is compiled anew for.
@@ -86,6 +89,7 @@ def _wait(p_waits, count, state, SPINS: tl.constexpr):
         missing = tl.max((tl.load(p_counters, m_waits, 0, volatile=True) < targets).to(tl.int32))
         spins = 0
         while (missing > 0) & (spins < SPINS):
+            pause()
             missing = tl.max((tl.load(p_counters, m_waits, 0, volatile=True) < targets).to(tl.int32))
             spins += 1
             # When another block has given up: drain, and do not wait for each task anew.
@@ -104,6 +108,16 @@ def _rows(begin, end, BM: tl.constexpr):
     """Rows from ``begin`` on, and which of them exist."""
     o_rows = begin + tl.arange(0, BM)
     return o_rows, o_rows < end
+
+
+@triton.jit
+def _is_cut_by(rows, SIDE: tl.constexpr, ROWS: tl.constexpr):
+    """Whether SIDE is the largest in ROWS that divides a tile's rows. If the next one does not, none beyond does."""
+    LARGER: tl.constexpr = ROWS // (2 * SIDE) * (2 * SIDE)
+    if LARGER == 0:
+        return rows % SIDE == 0
+    else:  # noqa: RET505 - of constants
+        return (rows % SIDE == 0) & (rows % (LARGER & -LARGER) != 0)
 
 
 @triton.jit
@@ -129,36 +143,40 @@ def _task(
         BN: tl.constexpr = 128 if COLUMNS >= 128 else (64 if COLUMNS >= 64 else (32 if COLUMNS >= 32 else 16))
         o_columns = column + tl.arange(0, BN)
         out = (to[0], to[1], last)
-        conv(
-            op, weights, quads, out, _rows(row, end, BM), o_columns, place, True, False, BM, BN, BK, STAGES, PRECISION
-        )  # fmt: skip
+        for i in range(row, end, BM):
+            rows = _rows(i, end, BM)
+            conv(
+                op, weights, quads, out, rows, o_columns, place, True, False, BM, BN, _RUN_DEPTH, STAGES, PRECISION
+            )  # fmt: skip
     elif op.kind == CONV:
         for i in tl.static_range(4, 8):
             for j in tl.static_range(4, 8):
                 if (ROWS >> i) % 2 == 1 and (COLUMNS >> j) % 2 == 1:  # noqa: SIM102
-                    if (op.tile_rows == 1 << i) & (tile_columns == 1 << j):
-                        rows, o_columns = _rows(row, end, 1 << i), column + tl.arange(0, 1 << j)
-                        finished = conv(
-                            op, weights, whole, to, rows, o_columns, place, False, PARTS, 1 << i, 1 << j, BK, STAGES,
-                            PRECISION,
-                        )  # fmt: skip
+                    if _is_cut_by(op.tile_rows, 1 << i, ROWS) & (tile_columns == 1 << j):
+                        o_columns = column + tl.arange(0, 1 << j)
+                        for block in range(row, end, 1 << i):
+                            rows = _rows(block, end, 1 << i)
+                            finished = conv(
+                                op, weights, whole, to, rows, o_columns, place, False, PARTS, 1 << i, 1 << j, BK,
+                                STAGES, PRECISION,
+                            )  # fmt: skip
     elif _HAS_INPUT & KINDS and op.kind == INPUT:
-        for i in range(row, end, 64):
-            tiles.image(op, weights, image, pixels, out, _rows(i, end, 64))
+        for i in range(row, end, 256):
+            tiles.image(op, weights, image, pixels, out, _rows(i, end, 256))
     elif _HAS_LRN & KINDS and op.kind == LRN:
         for i in range(row, end, 32):
             tiles.lrn(op, whole, to, _rows(i, end, 32), 32, 64)
     elif _HAS_SOFTMAX & KINDS and op.kind == SOFTMAX:
-        for i in range(row, end, 32):
-            tiles.softmax(op, whole, to, _rows(i, end, 32), 32, 64)
+        for i in range(row, end, 8):
+            tiles.softmax(op, whole, to, _rows(i, end, 8), 8, 256)
     else:
         for i in range(row, end, 32):
             for c in range(column, last, 64):
                 rows, o_columns = _rows(i, end, 32), c // 16 * 16 + tl.arange(0, 64)
                 if _HAS_MAX_POOL & KINDS and op.kind == MAX_POOL:
-                    tiles.pool(op, whole, to, rows, o_columns, last, True, 32, 64, STAGES)
+                    tiles.pool(op, whole, to, rows, o_columns, last, True, 32, 64, _POOL_STAGES)
                 elif _HAS_AVERAGE_POOL & KINDS and op.kind == AVERAGE_POOL:
-                    tiles.pool(op, whole, to, rows, o_columns, last, False, 32, 64, STAGES)
+                    tiles.pool(op, whole, to, rows, o_columns, last, False, 32, 64, _POOL_STAGES)
     return finished
 
 

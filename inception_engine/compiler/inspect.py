@@ -10,7 +10,7 @@ import numpy as np
 
 from inception_engine.compiler.plan import PANEL, Dtype, LaunchMode, OpKind, Plan, Program, TargetKind
 from inception_engine.errors import PlanMetadata
-from inception_engine.kernels.variants import variant
+from inception_engine.kernels.variants import RUN_DEPTH, variant
 
 
 def report(plan: Plan) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def report(plan: Plan) -> dict[str, Any]:
 def executed_macs(program: Program, op: np.void) -> int:
     """Multiply-adds per image that the target's kernels execute for one op.
 
-    Those of the CPU run only rows that exist, and whole panels of columns; those of GPUs run whole tiles, and whole
-    steps along K where a kernel exists for such tiles.
+    Those of the CPU run only rows that exist, and whole panels of columns; those of GPUs run whole blocks of rows,
+    whole columns of tiles, and whole steps along K where a kernel exists for such tiles.
     """
     if op["kind"] != OpKind.CONV:
         return 0
@@ -54,15 +54,17 @@ def executed_macs(program: Program, op: np.void) -> int:
         columns = _round_up(columns, PANEL)
     else:
         tile = int(op["tile_rows"]), int(op["tile_columns"])
-        rows, columns = _round_up(rows, tile[0]), _round_up(columns, tile[1])
+        columns, block, step = _round_up(columns, tile[1]), tile[0], 1
+        run = int(op["part_depth"]) or depth
         # Another compiler's plan may have tiles that no kernel has.
         with suppress(ValueError):
             chosen = variant(Dtype(int(header["dtype"])).name.lower(), tile[:1], tile[1:])
-            run = int(op["part_depth"]) or depth
+            block, step = chosen.block_rows(tile[0]), chosen.block_depth
             if op["in_channels"] % PANEL:  # a folded stem: its steps do not cross from run to run
-                run = int(op["in_channels"])
-            whole, rest = divmod(depth, run)
-            depth = whole * _round_up(run, chosen.block_depth) + _round_up(rest, chosen.block_depth)
+                run, step = int(op["in_channels"]), RUN_DEPTH
+        rows = _round_up(rows, block)
+        whole, rest = divmod(depth, run)
+        depth = whole * _round_up(run, step) + _round_up(rest, step)
     return rows * columns * depth // batch
 
 

@@ -137,6 +137,7 @@ CUDA = Target(
     bands=8,
     waste=0.2,
     tasks_per_op=64,
+    image_lines=1,
     launch=LaunchMode.MODULE,
     group_images=32,  # at 28 x 28 pixels, 20 to 40 MB of what a module reads and writes: sized for an L2, not measured
 )
@@ -172,9 +173,11 @@ class Tuned:
 
 
 def _replaced(target: Target, fields: Mapping[str, Any]) -> Target:
-    values: dict[str, Any] = {
-        name: LaunchMode[value] if name == "launch" else value for name, value in fields.items()
-    }
+    values: dict[str, Any] = dict(fields)
+    if "launch" in values:
+        values["launch"] = LaunchMode[values["launch"]]
+    # Tuples, for a target is a key of caches.
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return dataclasses.replace(target, **values)
 
 

@@ -269,13 +269,18 @@ void check_kernel(const Run& run, const OpRecord& op) {
   const auto lacks = [](uint32_t set, uint32_t size) {
     return (size & (size - 1)) != 0 || (set & size) == 0;
   };
+  // A tile is computed in blocks of a side that divides its rows.
+  const uint32_t block = op.tile_rows & (0 - op.tile_rows);
+  const bool undivided = (run.function.rows & (block | (block - 1))) == 0;
   const bool across = op.kind == uint32_t(OpKind::kInput) || op.kind == uint32_t(OpKind::kLrn) ||
                       op.kind == uint32_t(OpKind::kSoftmax);
   const bool ragged = op.kind == uint32_t(OpKind::kConv) && op.in_channels % ie::kPanel != 0;
   if ((run.function.kinds & (1u << op.kind)) == 0 || (ragged && (run.function.kinds & kRagged) == 0) ||
       (op.part_depth != 0 && (run.function.kinds & kParts) == 0) ||
       (int64_t(op.out_buffer) == run.result_buffer && (run.function.kinds & kExports) == 0) ||
-      lacks(run.function.rows, op.tile_rows) || (!across && lacks(run.function.columns, op.tile_columns)) ||
+      (op.kind != uint32_t(OpKind::kInput) && undivided) ||
+      (op.part_depth != 0 && lacks(run.function.rows, op.tile_rows)) ||
+      (!across && lacks(run.function.columns, op.tile_columns)) ||
       (run.function.dtype != 0 && run.function.dtype != run.format->dtype)) {
     throw Fault{"kernel " + run.function.name + " cannot run this op"};
   }

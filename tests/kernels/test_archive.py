@@ -20,7 +20,7 @@ from inception_engine.kernels import archive
 from inception_engine.kernels.archive import CUBIN, PORTABLE, PTX, WALK, ArchiveError, Kernel
 from inception_engine.kernels.machine_code import ARCHITECTURES
 from inception_engine.kernels.module_record import ModuleKernel
-from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, has_kernels
+from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS
 
 from inception_engine import binding
 from tests.runtime.archives import HEADER, RECORD
@@ -52,8 +52,7 @@ def test_every_kernel_is_installed() -> None:
         (archive.DTYPES[dtype], sum(variant.rows), sum(variant.columns), kinds, arch)
         for dtype, variants in VARIANTS.items()
         for variant in variants
-        for name, kinds in KINDS.items()
-        if has_kernels(dtype, name)
+        for kinds in map(KINDS.get, variant.kinds)
         for arch in ARCHITECTURES
     }
     for form, arches in ((CUBIN, set(ARCHITECTURES)), (PTX, {PORTABLE})):
@@ -81,8 +80,7 @@ def test_the_first_that_fits_is_the_best() -> None:
         assert [(k.rows, k.columns, k.kinds, k.arch) for k in found] == [
             (sum(variant.rows), sum(variant.columns), kinds, arch)
             for variant in VARIANTS[dtype]
-            for name, kinds in KINDS.items()
-            if has_kernels(dtype, name)
+            for kinds in map(KINDS.get, variant.kinds)
             for arch in reversed(ARCHITECTURES)
         ]
     copies = [k.arch for k in installed() if (k.kernel, k.form) == (archive.COPY_OUTPUT, CUBIN)]

@@ -19,7 +19,18 @@ from inception_engine.compiler.plan import NONE, Plan
 from inception_engine.compiler.targets import Target
 from inception_engine.network import Conv, Linear, MaxPool, Network
 from tests.runtime import archives
-from tests.runtime.archives import AVERAGE_POOL, CONV, EXPORTS, MAX_POOL, PARTS, PTX, RAGGED, Archive, Kernel
+from tests.runtime.archives import (
+    AVERAGE_POOL,
+    CONV,
+    EXPORTS,
+    INPUT,
+    MAX_POOL,
+    PARTS,
+    PTX,
+    RAGGED,
+    Archive,
+    Kernel,
+)
 from tests.runtime.cuda_programs import loaded
 from tests.runtime.machine import MULTIPROCESSORS, RESIDENT, Machine
 from tests.runtime.test_emulation import CUT, SMALL, TARGETS, compilable, outputs, rounded
@@ -197,7 +208,7 @@ def fits(kernel: Kernel, plan: Plan, launch: np.void) -> bool:
     program = plan.programs[0]
     begin, count = int(launch["first_task"]), int(launch["task_count"])
     outputs = set(program.outputs["buffer"])
-    kinds, rows, columns = 0, set(), set()
+    kinds, rows, whole, columns = 0, set(), set(), set()
     for op in (program.ops[i] for i in set(program.tasks["op"][begin : begin + count]) - {NONE}):
         kind = 1 << int(op["kind"])
         kinds |= kind | (EXPORTS if op["out_buffer"] in outputs else 0)
@@ -205,13 +216,16 @@ def fits(kernel: Kernel, plan: Plan, launch: np.void) -> bool:
             kinds |= RAGGED
         if op["part_depth"]:
             kinds |= PARTS
-        rows.add(int(op["tile_rows"]))
+            whole.add(int(op["tile_rows"]))
+        if kind != INPUT:
+            rows.add(int(op["tile_rows"]))
         if kind & (CONV | MAX_POOL | AVERAGE_POOL):
             columns.add(int(op["tile_columns"]))
     return (
         (kernel.dtype, kernel.arch) == (archives.FP16, 90)
         and kinds & ~kernel.kinds == 0
-        and rows <= set(kernel.rows)
+        and whole <= set(kernel.rows)
+        and all(any(row % side == 0 for side in kernel.rows) for row in rows)
         and columns <= set(kernel.columns)
     )
 

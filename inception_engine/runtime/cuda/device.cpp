@@ -11,6 +11,8 @@ namespace {
 constexpr int kOldestGpu = 80;                       // compute capability 8.0
 constexpr uint32_t kSharedWithoutAsking = 48 << 10;  // a kernel that needs more has to be told so
 constexpr double kMaxElements = 2147483648.0;        // walk counts the elements of one buffer in 32 bits
+// Its quotients are exact for fewer taps of a window, and for taps * units^2 up to kCounted, a unit being 16 channels.
+constexpr uint64_t kMaxTaps = 64, kCounted = uint64_t{1} << 25;
 constexpr size_t kTableAlignment = 256;
 
 // What the proof allows and walk cannot count.
@@ -22,17 +24,24 @@ void check_sizes(const Plan& plan, const std::vector<const Program*>& programs) 
     for (const BufferRecord& buffer : program->buffers) {
       largest = std::max(largest, double(h.max_batch) * buffer.rows * buffer.pitch);
     }
-    if (largest >= kMaxElements) {
+    const auto counted = [](const OpRecord& op) {
+      if (op.kind != uint32_t(OpKind::kConv)) return true;
+      const uint64_t taps = uint64_t{op.kernel_h} * op.kernel_w,
+                     units = (op.in_channels + kPanel - 1) / kPanel;
+      return taps < kMaxTaps && units < kCounted && taps * units * units < kCounted;
+    };
+    if (largest >= kMaxElements || !std::all_of(program->ops.begin(), program->ops.end(), counted)) {
       throw Refusal{IE_ERROR_NO_PROGRAM, "the program for " + std::to_string(h.max_batch) +
                                              " images is too large for the GPU's kernels"};
     }
   }
 }
 
-// What a kernel must be able to do, in the terms of a KernelRecord.
+// What a kernel must be able to do, in the terms of a KernelRecord. `rows`: of ops whose K is cut, whose tiles are
+// computed in one block; `block`: the largest power of two that divides all tiles' rows.
 struct Needs {
-  uint32_t kinds = 0, rows = 0, columns = 0;
-  bool possible = true;  // no kernel has tiles that are no powers of two
+  uint32_t kinds = 0, rows = 0, columns = 0, block = 1u << 31;
+  bool possible = true;  // no kernel has such sides that are no powers of two
   std::vector<uint32_t> tile_rows, tile_columns;
 };
 
@@ -59,14 +68,26 @@ Needs needs_of(const Program& program, const LaunchRecord& launch) {
     if (op.part_depth != 0) needs.kinds |= kParts;
     const auto writes = [&](const OutputRecord& output) { return output.buffer == op.out_buffer; };
     if (std::any_of(program.outputs.begin(), program.outputs.end(), writes)) needs.kinds |= kExports;
-    needs.rows |= bit_of(op.tile_rows, &needs.possible);
-    note(op.tile_rows, &needs.tile_rows);
+    if (kind != OpKind::kInput) {  // of which walk takes any number of rows
+      if (op.part_depth != 0) needs.rows |= bit_of(op.tile_rows, &needs.possible);
+      needs.block = std::min(needs.block, op.tile_rows & (0 - op.tile_rows));
+      note(op.tile_rows, &needs.tile_rows);
+    }
     if (kind == OpKind::kConv || kind == OpKind::kMaxPool || kind == OpKind::kAveragePool) {
       needs.columns |= bit_of(op.tile_columns, &needs.possible);
       note(op.tile_columns, &needs.tile_columns);
     }
   }
   return needs;
+}
+
+uint32_t end_of(const Program& program, const OutputRecord& output) {
+  auto end = uint32_t(program.tasks.size());
+  const auto writes = [&](const TaskRecord& task) {
+    return task.op != kNone && program.ops[task.op].out_buffer == output.buffer;
+  };
+  while (end != 0 && !writes(program.tasks[end - 1])) --end;
+  return end;
 }
 
 std::string joined(const std::vector<uint32_t>& sizes) {
@@ -135,6 +156,7 @@ class Device::Loader {
         }
         bound.modules.push_back(std::move(choice.module));
       }
+      for (const OutputRecord& output : program->outputs) bound.ends.push_back(end_of(*program, output));
       shared->programs.push_back(std::move(bound));
     }
     shared->copy_output = load(*copy_output_, shared.get());
@@ -193,6 +215,7 @@ class Device::Loader {
     for (const KernelRecord& r : archive_.records) {
       const bool fits = r.kernel == uint32_t(KernelName::kWalk) && r.dtype == dtype() && runs_here(r) &&
                         (needs.kinds & ~r.kinds) == 0 && (needs.rows & ~r.rows) == 0 &&
+                        (r.rows & (needs.block | (needs.block - 1))) != 0 &&
                         (needs.columns & ~r.columns) == 0;
       if (fits && needs.possible) return r;
     }

@@ -26,6 +26,7 @@ struct BoundProgram {
   uint64_t tasks, waits, ops, buffers;
   std::vector<Kernel> launches;
   std::vector<std::unique_ptr<BoundModule>> modules;  // of each launch; null: `walk` runs it
+  std::vector<uint32_t> ends;                         // of each output: behind the last task that writes it
 
   bool is_last_walk(size_t launch) const;
   // Whether `walk` writes the buffer, and so can store it for the caller, too.

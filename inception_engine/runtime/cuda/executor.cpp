@@ -356,6 +356,9 @@ void Executor::issue(uint32_t index, const ie_input& input, const ie_output* out
     walk.result_channel = output.channel;
     walk.result_channels = output.channels;
   }
+  // What comes behind the last task that a result needs is left out of the last launch: no other task waits for it.
+  uint32_t end = 0;
+  for (uint32_t i = 0; i < count; ++i) end = std::max(end, bound.ends[outputs[i].index]);
   auto parameters = resources_->modules[index].begin();
   dirty_ = true;
   for (size_t i = 0; i < program.launches.size(); ++i, walk.ticket += kLine * sizeof(uint32_t)) {
@@ -368,6 +371,9 @@ void Executor::issue(uint32_t index, const ie_input& input, const ie_output* out
     }
     walk.first_task = program.launches[i].first_task;
     walk.task_count = program.launches[i].task_count;
+    if (count != 0 && i + 1 == program.launches.size()) {
+      walk.task_count = std::min(walk.task_count, std::max(end, walk.first_task + 1) - walk.first_task);
+    }
     walk.counters = bound.is_last_walk(i) ? program.header.counter_count : 0;
     launch(kernel, kernel.blocks, 1, kWalkSizes, &walk, i > 0 && kernel.overlaps, stream);
   }
