@@ -225,3 +225,11 @@ class ImageTooLarge(ImageError, ValueError):
 
 class ImageDamaged(ImageError, ValueError):
     """It begins like an image and cannot be decoded."""
+
+
+class DatasetError(EngineError, ValueError):
+    """What should hold labelled images does not: no classes, or classes without images."""
+
+
+class LoaderError(EngineError, RuntimeError):
+    """A process that prepares images for training died, or gave no answer."""

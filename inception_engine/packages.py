@@ -11,6 +11,7 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "polygraphy": "tensorrt",
+    "sklearn": "train",
     "tensorrt": "tensorrt",
     "torch": "torch",
 }

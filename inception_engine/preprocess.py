@@ -1,16 +1,21 @@
-"""From an image to the network's input: decode, resize, centre crop, channel order, mean and scale.
+"""From an image to the network's input: decode, resize, cut out, channel order, mean and scale.
 
-One definition for every door. ``pixels`` makes what the engine takes, uint8 (height, width, channels); the plan holds
-the mean and scale. ``normalise`` makes float32 (batch, channels, height, width) of it for engines that know no plan.
+One definition for every door: the engine, the other backends, training and evaluation call these functions and have
+none of their own. ``pixels`` makes what the engine takes, uint8 (height, width, channels), of any source. Its steps
+are ``decode``, ``centre`` and ``to_array``, and those of ``centre`` are ``as_channels`` and ``resize_shorter``, for
+those who cut otherwise. The plan holds the mean and scale; ``normalise`` makes float32 (batch, channels, height,
+width) for engines that know no plan.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,11 +31,15 @@ from inception_engine.errors import (
 )
 from inception_engine.network import Preprocess, Shape
 
+if TYPE_CHECKING:
+    import torch
+
 Source = str | os.PathLike[str] | np.ndarray | Image.Image
 
 MAX_PIXELS = 100_000_000  # of a decoded image: 300 MB as RGB, more than any camera makes
 FORMATS = ("JPEG", "PNG")
 SUFFIXES = (".jpg", ".jpeg", ".png")
+GREY_MODES = ("1", "L", "LA", "La")  # Pillow's, of 8 bits and fewer
 
 
 def pixels(source: Source, preprocess: Preprocess, input_shape: Shape) -> np.ndarray:
@@ -41,25 +50,78 @@ def pixels(source: Source, preprocess: Preprocess, input_shape: Shape) -> np.nda
     out, in the channel order of ``preprocess``. Everything is converted to RGB first, or to grey for one channel.
     Raises ImageError, and InputTypeError or InputShapeError for what is no image at all.
     """
-    channels, height, width = input_shape
+    check_channels(input_shape[0])
+    picture = centre(decode(source), preprocess, input_shape, _describe(source))
+    return to_array(picture, preprocess.order)
+
+
+def decode(source: Source) -> Image.Image:
+    """The picture of ``pixels``'s source: turned as the camera was held (EXIF), of mode "L" if it is grey, else "RGB".
+
+    Transparency is dropped, and of 16 bits the upper 8 stay. Raises what ``pixels`` raises.
+    """
+    return _convert(_open(source), _describe(source))
+
+
+def check_channels(channels: int) -> None:
+    """Raises InputShapeError if a network of so many input channels takes no images."""
     if channels not in (1, 3):
         raise InputShapeError(f"images have 1 or 3 channels, the network's input has {channels}")
-    image = _convert(_open(source), "L" if channels == 1 else "RGB", _describe(source))
-    side = max(preprocess.resize, height, width)
-    # As torchvision's Resize and CenterCrop, with which published weights were evaluated.
+
+
+def as_channels(image: Image.Image, channels: int) -> Image.Image:
+    """A decoded image as grey (1) or RGB (3)."""
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def resize_shorter(image: Image.Image, side: int, what: str = "image") -> Image.Image:
+    """Its shorter side made ``side`` pixels, its longer one in proportion, rounded down; bilinear with antialiasing.
+
+    As torchvision's Resize, with which published weights were evaluated. ``what``: how a message calls the image.
+    Raises ImageTooLarge.
+    """
     shorter = min(image.size)
     size = side * image.width // shorter, side * image.height // shorter
-    _check_size(size, f"{_describe(source)}: after resizing")
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    resized = image.resize(size, Image.Resampling.BILINEAR)
-    cropped = np.asarray(resized.crop((left, top, left + width, top + height)))
-    cropped = cropped.reshape(height, width, channels)
-    return np.ascontiguousarray(cropped[..., ::-1] if preprocess.order == "BGR" else cropped)
+    _check_size(size, f"{what}: after resizing")
+    return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def normalise(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """(pixel - mean) / std: uint8 (batch, height, width, channels) to float32 (batch, channels, height, width)."""
+def centre(
+    image: Image.Image, preprocess: Preprocess, input_shape: Shape, what: str = "image"
+) -> Image.Image:
+    """The centre of a decoded image, resized by its shorter side, as a picture of the size of the input and its mode.
+
+    ``what``: how a message calls the image. Raises ImageTooLarge, and InputShapeError for an input that is no image.
+    """
+    channels, height, width = input_shape
+    check_channels(channels)
+    resized = resize_shorter(as_channels(image, channels), max(preprocess.resize, height, width), what)
+    # As torchvision's CenterCrop.
+    left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
+    return resized.crop((left, top, left + width, top + height))
+
+
+def to_array(image: Image.Image, order: str) -> np.ndarray:
+    """A picture's pixels: uint8 (height, width, channels), contiguous; of three, in the channel order ``order``."""
+    array = np.asarray(image).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(array[..., ::-1] if order == "BGR" else array)
+
+
+@overload
+def normalise(images: np.ndarray, preprocess: Preprocess) -> np.ndarray: ...
+@overload
+def normalise(images: torch.Tensor, preprocess: Preprocess) -> torch.Tensor: ...
+
+
+def normalise(images: Any, preprocess: Preprocess) -> Any:
+    """(pixel - mean) / std: uint8 (batch, height, width, channels) to float32 (batch, channels, height, width).
+
+    NumPy gives NumPy, contiguous. A torch tensor gives a tensor on its device, whose memory stays channels last.
+    """
     mean, std = preprocess.constants(images.shape[-1])
+    if (torch := sys.modules.get("torch")) is not None and isinstance(images, torch.Tensor):
+        mean, std = (torch.from_numpy(values).to(images.device) for values in (mean, std))
+        return ((images.float() - mean) / std).permute(0, 3, 1, 2)
     return np.ascontiguousarray(((images.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
 
@@ -114,8 +176,8 @@ def _open(source: Source) -> Image.Image:
         raise ImageDamaged(f"{source}: damaged: {_one_line(error)}") from None
 
 
-def _convert(image: Image.Image, mode: str, what: str) -> Image.Image:
-    """Decode, turn as the camera was held (EXIF), and convert to 8 bits of RGB or grey."""
+def _convert(image: Image.Image, what: str) -> Image.Image:
+    """Decode, turn, and convert to 8 bits of RGB or grey."""
     _check_size(image.size, f"{what}:")
     try:
         with warnings.catch_warnings():
@@ -123,7 +185,7 @@ def _convert(image: Image.Image, mode: str, what: str) -> Image.Image:
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):  # 16 bits: Pillow's conversion cuts off at 255 instead of scaling
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-            return turned.convert(mode)
+            return turned.convert("L" if turned.mode in GREY_MODES else "RGB")
     except Exception as error:  # as above: SyntaxError, struct.error, zlib.error, ...
         raise ImageDamaged(f"{what}: damaged: {_one_line(error)}") from None
 

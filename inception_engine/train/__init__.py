@@ -1,0 +1,1 @@
+"""Training: the paper's recipe (section 6) on labelled images."""

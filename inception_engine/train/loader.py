@@ -1,0 +1,317 @@
+"""Batches for training, prepared by processes of their own while the network learns.
+
+The order of an epoch is a function of (seed, epoch), the augmentation of an image one of (seed, epoch, index): batches
+are the same, bit for bit, with any number of processes, and an epoch can be taken up at any batch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self
+
+import numpy as np
+
+from inception_engine import packages
+from inception_engine.datasets import Dataset
+from inception_engine.errors import ArgumentError, ImageError, LoaderError
+from inception_engine.train.augment import Augmentation, Stream, augment, bits, generator
+
+if TYPE_CHECKING:
+    import torch
+
+AHEAD = 2  # batches that each process may be ahead of the network: what bounds the memory
+PATIENCE = 600.0  # seconds for one batch, after which storage that gives no answer is an error
+SUBSTITUTES = 100  # images in a row that may be unreadable
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch:
+    """``images``: uint8 (batch, height, width, channels), in the channel order of the network; ``labels`` and
+    ``indices`` (in the data set): int64 (batch,). ``waited``: seconds from asking for it to having it. ``skipped``:
+    what was wrong with images that were left out, one line each.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    indices: torch.Tensor
+    waited: float
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """Of the loader alone: ``images`` in ``seconds``."""
+
+    images: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return self.images / self.seconds
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Task:
+    """One batch: which images; ``epoch``: of training, None: as validation sees them."""
+
+    indices: np.ndarray
+    epoch: int | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Prepared:
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Recipe:
+    """How batches are made of tasks, wherever that happens."""
+
+    dataset: Dataset
+    augmentation: Augmentation
+    seed: int
+    skip_unreadable: bool
+
+    def prepare(self, task: _Task) -> _Prepared:
+        """Raises ImageError, and LoaderError where images are to be skipped and too many are unreadable."""
+        augmentation = self.augmentation.off() if task.epoch is None else self.augmentation
+        images: list[np.ndarray] = []
+        indices: list[int] = []
+        skipped: list[str] = []
+        for index in map(int, task.indices):
+            for chosen in self._candidates(index, task.epoch):
+                try:
+                    images.append(self._image(chosen, task.epoch or 0, augmentation))
+                    indices.append(chosen)
+                    break
+                except ImageError as error:
+                    if not self.skip_unreadable:
+                        raise
+                    skipped.append(str(error))
+            else:
+                if task.epoch is not None:
+                    raise LoaderError(
+                        f"{SUBSTITUTES} images in a row cannot be used; the last: {skipped[-1]}"
+                    )
+        channels, height, width = self.augmentation.input_shape
+        return _Prepared(
+            images=np.stack(images) if images else np.empty((0, height, width, channels), np.uint8),
+            labels=np.array([self.dataset.label(index) for index in indices], np.int64),
+            indices=np.array(indices, np.int64),
+            skipped=tuple(skipped),
+        )
+
+    def _image(self, index: int, epoch: int, augmentation: Augmentation) -> np.ndarray:
+        image, name = self.dataset.image(index), self.dataset.name(index)
+        return augment(image, augmentation, generator(self.seed, epoch, index), name)
+
+    def _candidates(self, index: int, epoch: int | None) -> Iterator[int]:
+        """The image, then those that take its place in training if it is unreadable, so that batches stay whole."""
+        yield index
+        if epoch is not None:
+            random = generator(self.seed, epoch, index, Stream.SUBSTITUTE)
+            for _ in range(SUBSTITUTES - 1):
+                yield int(random.integers(len(self.dataset)))
+
+
+class Loader:
+    """A data set in batches. Its processes live until ``close``, through all epochs; without any, the caller works.
+
+    ``batch``: images of all ranks together, of which this one takes every ``world``-th. ``skip_unreadable``: an
+    unreadable image's place is taken by another, drawn by its own random numbers; else it is an error. ``batches``: of
+    an epoch; the images that do not fill one are left out, others in each epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        augmentation: Augmentation,
+        *,
+        batch: int,
+        seed: int = 0,
+        workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        skip_unreadable: bool = False,
+    ) -> None:
+        """Raises ArgumentError."""
+        if batch < 1 or workers < 0 or not 0 <= rank < world:
+            raise ArgumentError(f"a batch of {batch}, {workers} processes, rank {rank} of {world}")
+        if not 0 <= seed < 2**64:
+            raise ArgumentError(f"seed is {seed}, not within 0 and 2**64 - 1")
+        if batch % world:
+            raise ArgumentError(f"a batch of {batch} images cannot be shared evenly by {world} processes")
+        if len(dataset) < batch:
+            raise ArgumentError(f"a batch of {batch} images, of a data set that has {len(dataset)}")
+        self.batch, self.rank, self.world, self.workers = batch, rank, world, workers
+        self.batches = len(dataset) // batch
+        self._recipe = _Recipe(
+            dataset=dataset, augmentation=augmentation, seed=seed, skip_unreadable=skip_unreadable
+        )
+        self._pool: ProcessPoolExecutor | None = None
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from batch ``start`` on. Raises ImageError (see ``skip_unreadable``),
+        LoaderError.
+        """
+        indices = order(self._recipe.seed, epoch, len(self._recipe.dataset))[: self.batches * self.batch]
+        return self._run(_Task(indices=share, epoch=epoch) for share in self._shares(indices, start))
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every image once, in order, as validation sees it; the last batch is smaller, and unreadable images to be
+        skipped are missing in theirs. A rank that has no part in the last batch does not get it. Raises as ``epoch``.
+        """
+        indices = np.arange(len(self._recipe.dataset))
+        return self._run(_Task(indices=share, epoch=None) for share in self._shares(indices, 0) if len(share))
+
+    def _shares(self, indices: np.ndarray, start: int) -> Iterator[np.ndarray]:
+        for begin in range(start * self.batch, len(indices), self.batch):
+            yield indices[begin : begin + self.batch][self.rank :: self.world]
+
+    def _run(self, tasks: Iterator[_Task]) -> Iterator[Batch]:
+        prepared = map(self._recipe.prepare, tasks) if not self.workers else self._ahead(tasks)
+        while True:
+            begin = time.perf_counter()
+            made = next(prepared, None)
+            if made is None:
+                return
+            yield _batch(made, time.perf_counter() - begin)
+
+    def _ahead(self, tasks: Iterator[_Task]) -> Iterator[_Prepared]:
+        """What the processes make of tasks, in order; never more than ``AHEAD`` of each wait to be taken."""
+        waiting: deque[Future[_Prepared]] = deque()
+        try:
+            pool = self._started()
+            for task in tasks:
+                waiting.append(pool.submit(_prepare, task))
+                if len(waiting) == AHEAD * self.workers:
+                    yield waiting.popleft().result(PATIENCE)
+            while waiting:
+                yield waiting.popleft().result(PATIENCE)
+        except BrokenProcessPool:
+            self._fail("a process that prepares images died; was it killed, or out of memory?")
+        except TimeoutError:
+            self._fail(f"a batch of images took more than {PATIENCE:.0f} seconds; does the storage answer?")
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self.workers, initializer=_begin, initargs=(self._recipe,))
+        return self._pool
+
+    def _fail(self, message: str) -> NoReturn:
+        pool, self._pool = self._pool, None
+        if pool is not None:  # those that hang would keep this process from ending
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+        raise LoaderError(message) from None
+
+    def close(self) -> None:
+        """End the processes, as soon as each has done the batch that it is at. They start again if needed."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def batches(
+    dataset: Dataset,
+    augmentation: Augmentation,
+    *,
+    batch: int,
+    epoch: int,
+    seed: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    start: int = 0,
+    skip_unreadable: bool = False,
+) -> Iterator[Batch]:
+    """One epoch of a ``Loader`` that is closed behind it."""
+    with Loader(
+        dataset,
+        augmentation,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        rank=rank,
+        world=world,
+        skip_unreadable=skip_unreadable,
+    ) as loader:
+        yield from loader.epoch(epoch, start)
+
+
+def order(seed: int, epoch: int, length: int) -> np.ndarray:
+    """In which order an epoch shows ``length`` images: int64 indices."""
+    return np.argsort(bits(seed, epoch, 0, Stream.ORDER).random_raw(length), kind="stable")
+
+
+def measure(loader: Loader, images: int) -> Throughput:
+    """How fast the loader is by itself, over ``images`` or a few more, from when all its processes are at work."""
+    counted, begin, epoch = 0, 0.0, 0
+    warm_up = max(1, AHEAD * loader.workers)
+    while True:
+        for batch in loader.epoch(epoch):
+            if warm_up > 0:
+                warm_up, begin = warm_up - 1, time.perf_counter()
+                continue
+            counted += len(batch.indices)
+            if counted >= images:
+                return Throughput(images=counted, seconds=time.perf_counter() - begin)
+        epoch += 1
+
+
+def _batch(made: _Prepared, waited: float) -> Batch:
+    torch = packages.load("torch")
+    images, labels, indices = map(torch.from_numpy, (made.images, made.labels, made.indices))
+    return Batch(images=images, labels=labels, indices=indices, waited=waited, skipped=made.skipped)
+
+
+_recipe: _Recipe  # of a process that prepares images
+
+
+def _begin(recipe: _Recipe) -> None:
+    """Called once in each process."""
+    global _recipe
+    _recipe = recipe
+    # Signals to the group, as a terminal and schedulers send them, are for the one that trains: it still wants its
+    # batches while it saves. What it has set up for itself must not go on here.
+    os.setpgrp()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed closes nothing; without this its processes would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _prepare(task: _Task) -> _Prepared:
+    return _recipe.prepare(task)
