@@ -90,9 +90,10 @@ def _user_errors() -> tuple[type[Exception], ...]:
     from inception_engine.network import NetworkError
     from inception_engine.simulate.gpu import SimulationError
     from inception_engine.spec import SpecError
+    from inception_engine.train.errors import TrainError
 
     known = CommandError, EngineError, ImportFailed, ExportError, NetworkError, CompileError, SpecError
-    return *known, SimulationError, OSError, MemoryError
+    return *known, SimulationError, TrainError, OSError, MemoryError
 
 
 def _complain(program: str, error: Exception) -> None:
@@ -112,9 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     from inception_engine.exporters.command import add_options as add_export_options
     from inception_engine.exporters.tensorrt_command import add_options as add_tensorrt_options
     from inception_engine.importers.command import add_options
+    from inception_engine.train.command import add_options as add_train_options
 
     parser = _Parser(
-        prog="inception", description="Compile GoogLeNet to a plan, look at plans, run them on images."
+        prog="inception",
+        description="Train GoogLeNet, compile it to a plan, look at plans, run them on images.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -246,6 +249,15 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--dtype", help="of A, where a backend makes it from a network")
     compare.add_argument("--json", action="store_true", help="print JSON")
     compare.set_defaults(command=_compare)
+
+    train = commands.add_parser(
+        "train",
+        help="train a network on folders of images, by the paper's recipe",
+        description="The keys of a training are options and, in a file, YAML. Under torchrun, several processes train "
+        "one network. The result is OUTPUT/network.safetensors, which `inception build --network` takes.",
+    )
+    add_train_options(train)
+    train.set_defaults(command=_train)
 
     classify = commands.add_parser(
         "classify",
@@ -452,6 +464,12 @@ def _compare(arguments: argparse.Namespace) -> int:
     from inception_engine.compare_command import command
 
     return command(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from inception_engine.train.command import run
+
+    return run(arguments)
 
 
 def _classify(arguments: argparse.Namespace) -> int:

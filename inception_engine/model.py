@@ -46,9 +46,9 @@ class Outputs(NamedTuple):
 
 class GoogLeNet(nn.Module):
     """``model(images)`` with images (batch, channels, height, width): logits (batch, classes) in evaluation mode, and
-    ``Outputs`` in training mode. Weights are He-initialised from torch's generator."""
+    ``Outputs`` in training mode if it has the auxiliary heads. Weights are He-initialised from torch's generator."""
 
-    def __init__(self, spec: Spec = GOOGLENET) -> None:
+    def __init__(self, spec: Spec = GOOGLENET, *, auxiliary: bool = True) -> None:
         super().__init__()
         self.spec = spec
         self.trunk = nn.ModuleDict()
@@ -58,9 +58,8 @@ class GoogLeNet(nn.Module):
                 self.trunk[layer.module] = Inception(members, spec)
             elif not layer.module and layer.kind not in ("linear", "softmax"):
                 self.trunk[layer.name] = _layer(layer, spec)
-        self.auxiliary = nn.ModuleDict(
-            {name: AuxiliaryHead(spec.layer(name).output, spec) for name in AUXILIARY_AFTER}
-        )
+        heads = AUXILIARY_AFTER if auxiliary else ()
+        self.auxiliary = nn.ModuleDict({name: AuxiliaryHead(spec.layer(name).output, spec) for name in heads})
         self.dropout = nn.Dropout(DROPOUT)
         self.fc = _linear(spec.layer("fc").input[0], spec.classes, gain=1.0)
 
@@ -71,7 +70,7 @@ class GoogLeNet(nn.Module):
             if self.training and name in self.auxiliary:
                 auxiliary.append(self.auxiliary[name](x))
         logits: Tensor = self.fc(self.dropout(x.flatten(1)))
-        return Outputs(logits, *auxiliary) if self.training else logits
+        return Outputs(logits, *auxiliary) if auxiliary else logits
 
     def at(self, name: str) -> nn.Module:
         """The submodule that computes the layer that the spec calls ``name``. Raises KeyError; softmax has none."""
@@ -195,7 +194,8 @@ class Convolution(nn.Module):
 class AuxiliaryHead(nn.Module):
     """Section 5: average pool 5x5/3 to 4x4, 1x1 convolution, hidden layer, dropout, logits.
 
-    Where 5x5/3 does not give 4x4, as on small images, the pool is adaptive.
+    Where 5x5/3 does not give 4x4, as on small images, the pool is adaptive. The spec's width multiplies channels and
+    hidden units, too.
     """
 
     def __init__(self, shape: Shape, spec: Spec) -> None:
@@ -203,14 +203,15 @@ class AuxiliaryHead(nn.Module):
         channels, size, _ = shape
         fits = (size - 5) // 3 + 1 == 4
         self.pool = nn.AvgPool2d(5, 3) if fits else nn.AdaptiveAvgPool2d(4)
+        reduced, hidden = spec.channels(AUXILIARY_CONVOLUTION), spec.channels(AUXILIARY_HIDDEN)
         self.convolution = Convolution(
             LayerSpec(name="auxiliary", kind="convolution", row="", inputs=(), input=(channels, 4, 4),
-                      output=(AUXILIARY_CONVOLUTION, 4, 4)),
+                      output=(reduced, 4, 4)),
             spec,
         )  # fmt: skip
-        self.hidden = _linear(AUXILIARY_CONVOLUTION * 4 * 4, AUXILIARY_HIDDEN, gain=2.0)
+        self.hidden = _linear(reduced * 4 * 4, hidden, gain=2.0)
         self.dropout = nn.Dropout(AUXILIARY_DROPOUT)
-        self.fc = _linear(AUXILIARY_HIDDEN, spec.classes, gain=1.0)
+        self.fc = _linear(hidden, spec.classes, gain=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convolution(self.pool(x)).flatten(1)

@@ -8,12 +8,15 @@ from types import ModuleType
 from inception_engine.errors import PackageError
 
 _EXTRAS = {
+    "matplotlib": "train",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "polygraphy": "tensorrt",
     "sklearn": "train",
+    "tensorboard": "train",
     "tensorrt": "tensorrt",
     "torch": "torch",
+    "yaml": "train",
 }
 _NOTES = {"tensorrt": " (comes from NVIDIA and is of use with one of its GPUs only)"}
 

@@ -1,0 +1,374 @@
+"""A training from its beginning, or its last checkpoint, to a trained network.
+
+A checkpoint is written at the end of each epoch, before validation, and a validation that is missing from the log is
+done first when training goes on. So whenever it is interrupted, it goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from inception_engine import datasets, packages
+from inception_engine.network import Network
+from inception_engine.train import averaging, checkpoint, start
+from inception_engine.train.augment import Augmentation
+from inception_engine.train.checkpoint import Checkpoint
+from inception_engine.train.config import AUGMENTATION, Config
+from inception_engine.train.distributed import World, shard_dropout
+from inception_engine.train.errors import CheckpointError, ConfigError, TrainError
+from inception_engine.train.keys import as_document, differences
+from inception_engine.train.loader import Loader
+from inception_engine.train.logs import Logs, Pace, Part, Progress, Row
+from inception_engine.train.optimiser import sgd
+from inception_engine.train.state import State, sums
+from inception_engine.train.step import Stepper
+from inception_engine.train.validation import Scores, validate
+
+CHECKPOINTS, CONFIG, NETWORK = "checkpoints", "config.yaml", "network.safetensors"
+VALIDATION_BATCH = 256  # images at once, of all processes together
+DRAW_EVERY = 60.0  # seconds between drawings of the curves
+
+
+class Stopped(Exception):
+    """A signal asked for the end, and all is saved. ``signal``: its number."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} behind step {step}, which is saved")
+        self.signal = number
+
+
+class Signals:
+    """Remembers SIGTERM and SIGINT, so that a step is finished and saved before the end."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __enter__(self) -> Signals:
+        self._before = {
+            number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _take(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Result:
+    """``network``: what was written to ``path``; scores of its weights, or of their average, on the held-out images.
+    ``last``: scores of the weights of the last step."""
+
+    network: Network
+    path: Path
+    scores: Scores
+    last: Scores
+
+
+def train(config: Config, world: World, *, resume: bool = False) -> Result:
+    """Train as configured, in ``config.output``. ``resume``: go on from the last checkpoint there, if there is one.
+
+    Raises Stopped, TrainError, CheckpointError, ConfigError; SpecError, NetworkError, ImportFailed and
+    EngineError of the network, the file to start from, the data and packages that are missing; OSError.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if config.precision == "fp16" and world.device.type == "cpu":
+        raise ConfigError("precision fp16 needs a GPU; bf16 runs on CPUs, too")
+    for name in ("matplotlib", *(["tensorboard"] if config.tensorboard else [])):
+        packages.load(name)  # now, and not when hours of work are done
+    folder = Path(config.output)
+    saved = world.from_first(_found(folder / CHECKPOINTS, resume) if world.first else None)
+    with contextlib.ExitStack() as stack:
+        return _Training(config, world, saved, folder, stack).run()
+
+
+def _found(folder: Path, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from. Raises ConfigError where there are some and nobody says what to do with them."""
+    if not resume and checkpoint.newest(folder):
+        raise ConfigError(
+            f"{folder.parent} holds a training: --resume goes on with it, --output names another place"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.clear_unfinished(folder)
+    found, complaints = checkpoint.read_newest(folder)
+    for complaint in complaints:
+        print(f"{complaint}; going on from the one before")
+    return found
+
+
+class _Training:
+    """Everything that ``train`` needs at once. What must be closed is left to ``stack``."""
+
+    def __init__(
+        self,
+        config: Config,
+        world: World,
+        saved: Checkpoint | None,
+        folder: Path,
+        stack: contextlib.ExitStack,
+    ) -> None:
+        self.config, self.world, self.folder = config, world, folder
+        parts = datasets.parts(config.data)
+        self.classes = parts["train"].classes
+        about = None if saved is None else saved.document
+        if about is not None:
+            _check_same(about, config, self.classes, len(parts["train"]))
+            spec, preprocess = start.spec_from(about["spec"]), start.preprocess_from(about["preprocess"])
+            beginning = start.Beginning(
+                model=start.GoogLeNet(spec, auxiliary=config.auxiliary), preprocess=preprocess
+            )
+        else:
+            beginning = start.begin(config, self.classes)
+        self.preprocess = beginning.preprocess
+        model = beginning.model.to(world.device)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _set_dropout(model, config)
+        frozen = start.freeze(model, config.freeze)
+        self.train_loader, self.held_out_loader = (
+            stack.enter_context(self._loader(parts, part, model)) for part in ("train", "held-out")
+        )
+        shard_dropout(model, world)
+        self.steps_per_epoch = self.train_loader.batches
+        self.steps = config.epochs * self.steps_per_epoch
+        self.about: dict[str, Any] = {
+            "format": 1,
+            "config": as_document(config),
+            "classes": self.classes,
+            "images": len(parts["train"]),
+            "spec": start.as_json(model.spec),
+            "preprocess": start.as_json(self.preprocess),
+        }
+        self.state = State(
+            model=model,
+            optimiser=sgd(model, config),
+            average=None,
+            scaler=GradScaler(world.device.type, enabled=config.precision == "fp16"),
+            sums=sums(world.device),
+        )
+        self.stepper = Stepper(
+            self.state, config, world,
+            preprocess=self.preprocess, frozen=frozen, steps_per_epoch=self.steps_per_epoch,
+        )  # fmt: skip
+        if saved is None and beginning.folded:
+            first = next(self.train_loader.epoch(0))
+            start.unfold_batch_norm(model, self.stepper.input(first.images))
+        self.state.average = averaging.averaged(model, config)
+        if saved is not None:
+            self.state.restore(saved)
+        self.saved_step = self.state.step
+        self.logs: Logs | None = None
+        if world.first:
+            (folder / CONFIG).write_text(config.yaml(), encoding="utf-8")
+            self.logs = Logs(folder, self.state.step, tensorboard=config.tensorboard)
+            stack.callback(self.logs.close)
+        self.progress = Progress(self.steps, self.state.step, shown=world.first)
+        stack.callback(self.progress.close)
+        self.signals = stack.enter_context(Signals())
+        self.skipped: set[str] = set()
+        self.drawn = time.monotonic()
+        for note in beginning.notes:
+            self.progress.say(note)
+
+    def _loader(self, parts: Any, part: datasets.Part, model: Any) -> Loader:
+        config, world, dataset = self.config, self.world, parts[part]
+        keys = {name: getattr(config, name) for name in AUGMENTATION}
+        augmentation = Augmentation(
+            input_shape=model.spec.layers[0].input, preprocess=self.preprocess, **keys
+        )
+        batch = config.batch if part == "train" else min(VALIDATION_BATCH, len(dataset))
+        if part == "held-out":
+            batch = max(batch // world.size, 1) * world.size
+        return Loader(
+            dataset, augmentation, batch=batch, seed=config.seed, workers=config.workers, rank=world.rank,
+            world=world.size, skip_unreadable=config.skip_unreadable,
+        )  # fmt: skip
+
+    def run(self) -> Result:
+        state, config = self.state, self.config
+        last: Scores | None = None
+        average: Scores | None = None
+        while True:
+            epoch, done = divmod(state.step, self.steps_per_epoch)
+            if done == 0 and state.step:
+                at_end = state.step >= self.steps
+                missing = epoch % config.validate_every == 0 and not self._logged("validation")
+                if missing or at_end:
+                    last = self._validate("validation", state.model)
+                    average = self._validate_average()
+                    self._draw(always=at_end)
+                if at_end:
+                    assert last is not None
+                    return self._finish(last, average)
+            self._epoch(epoch, done)
+
+    def _epoch(self, epoch: int, done: int) -> None:
+        """The rest of an epoch behind its first ``done`` steps, with the checkpoint at its end."""
+        state, config = self.state, self.config
+        self.stepper.train_mode()
+        pace = Pace()
+        for batch in self.train_loader.epoch(epoch, done):
+            self.stepper(batch.images, batch.labels)
+            self._complain(batch.skipped)
+            pace.add(len(batch.labels), batch.waited)
+            self.progress.step()
+            if state.step % config.log_every == 0 or state.step % self.steps_per_epoch == 0:
+                self._log(pace)
+            if config.save_every and state.step % config.save_every == 0:
+                self._save()
+            self._stop_if_asked()
+        self._save()
+
+    def _log(self, pace: Pace) -> None:
+        """Raises TrainError where the loss is not a number."""
+        state = self.state
+        speed, waiting = pace.taken()
+        loss, right, images, speed, waiting = self.world.sums([*state.sums.tolist(), speed, waiting])
+        state.sums.zero_()
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the loss is {loss} at step {state.step}: a lower --learning-rate, a --warm-up or --clip may help; "
+                f"the last checkpoint is of step {self.saved_step}"
+            )
+        row = Row(
+            part="train", step=state.step, epoch=state.step / self.steps_per_epoch, loss=loss / images,
+            top1=100 * right / images, learning_rate=state.optimiser.param_groups[0]["lr"],
+            images_per_second=speed, waiting=waiting / self.world.size,
+        )  # fmt: skip
+        if self.logs:
+            self.logs.add(row)
+        self.progress.row(row)
+
+    def _save(self) -> None:
+        """Raises CheckpointError."""
+        if self.world.first and self.saved_step != self.state.step:
+            whole = self.state.checkpoint(self.about)
+            checkpoint.write(self.folder / CHECKPOINTS, whole, self.config.keep)
+        self.saved_step = self.state.step
+
+    def _stop_if_asked(self) -> None:
+        """Raises Stopped. Several processes must agree, and do so where they exchange numbers anyway."""
+        number = self.signals.number
+        if self.world.size > 1:
+            if self.state.step % self.config.log_every:
+                return
+            number = int(max(self.world.sums([number])))
+            number = min(number, signal.SIGTERM) if number else 0
+        if number:
+            self._save()
+            raise Stopped(number, self.state.step)
+
+    def _logged(self, part: Part) -> bool:
+        return bool(self.world.from_first(self.logs.has(part, self.state.step) if self.logs else None))
+
+    def _validate(self, part: Part, model: nn.Module) -> Scores:
+        batches = self._watched(self.held_out_loader.in_order())
+        scores = validate(model, batches, self.stepper.input, self.world)
+        row = Row(
+            part=part, step=self.state.step, epoch=self.state.step / self.steps_per_epoch,
+            loss=scores.loss, top1=scores.top1, top5=scores.top5,
+        )  # fmt: skip
+        if self.logs and not self.logs.has(part, self.state.step):
+            self.logs.add(row)
+        what = "average" if part == "average" else "weights"
+        self.progress.say(
+            f"epoch {row.epoch:.0f}, {what}: loss {scores.loss:.4f}, top-1 {scores.top1:.2f} %, "
+            f"top-5 {scores.top5:.2f} % of {scores.images} images held out"
+        )
+        return scores
+
+    def _validate_average(self) -> Scores | None:
+        average = self.state.average
+        if average is None or not average.n_averaged:
+            return None
+        epoch = (self.state.step - 1) // self.steps_per_epoch
+        batches = itertools.islice(self._watched(self.train_loader.epoch(epoch)), self.config.average_batches)
+        averaging.batch_norm_statistics(average.module, (self.stepper.input(b.images) for b in batches))
+        return self._validate("average", average.module)
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Batches outside of steps, when all is saved: a signal ends them at once. Raises Stopped."""
+        for batch in batches:
+            if self.signals.number and self.world.size == 1:
+                raise Stopped(self.signals.number, self.state.step)
+            self._complain(batch.skipped)
+            yield batch
+
+    def _complain(self, skipped: tuple[str, ...]) -> None:
+        for line in skipped:
+            if line not in self.skipped:
+                self.skipped.add(line)
+                self.progress.say(f"left out: {line}")
+
+    def _draw(self, *, always: bool) -> None:
+        if self.logs and (always or time.monotonic() - self.drawn > DRAW_EVERY):
+            self.logs.draw()
+            self.drawn = time.monotonic()
+
+    def _finish(self, last: Scores, average: Scores | None) -> Result:
+        model = self.state.model
+        if average is not None and self.state.average is not None:
+            model = self.state.average.module
+        scores = average or last
+        network = dataclasses.replace(
+            model.to_network(),
+            labels=self.classes,
+            preprocess=self.preprocess,
+            metadata={
+                "spec": repr(model.spec),
+                "weights": "trained by inception train",
+                "data": Path(self.config.data).name,
+                "seed": str(self.config.seed),
+                "epochs": str(self.config.epochs),
+                "average": self.config.average if average is not None else "none",
+                "top1": f"{scores.top1:.2f} % of {scores.images} images held out",
+            },
+        )
+        path = self.folder / NETWORK
+        if self.world.first:
+            network.save(path)
+        return Result(network=network, path=path, scores=scores, last=last)
+
+
+def _set_dropout(model: Any, config: Config) -> None:
+    model.dropout.p = config.dropout
+    for head in model.auxiliary.values():
+        head.dropout.p = config.auxiliary_dropout
+
+
+def _check_same(about: Any, config: Config, classes: tuple[str, ...], images: int) -> None:
+    """Raises CheckpointError where a checkpoint is of other classes, data or keys."""
+    before = tuple(about["classes"])
+    if before != classes:
+        gone, new = (sorted(set(a) - set(b)) for a, b in ((before, classes), (classes, before)))
+        which = ", ".join(
+            [*(f"{name} is gone" for name in gone[:3]), *(f"{name} is new" for name in new[:3])]
+        )
+        raise CheckpointError(
+            f"the checkpoint has {len(before)} classes and the data {len(classes)}: {which or 'their order differs'}; "
+            "--start CHECKPOINT in another --output trains a new classifier"
+        )
+    if about["images"] != images:
+        raise CheckpointError(
+            f"the checkpoint is of {about['images']} images and the data have {images}: the order would be another"
+        )
+    if changed := differences(Config, about["config"], as_document(config)):
+        raise CheckpointError(f"{changed[0]}: a training is resumed with what it began with")

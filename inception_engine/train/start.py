@@ -1,0 +1,201 @@
+"""The model that a training begins with: new, or with the weights of a network or checkpoint (fine-tuning).
+
+A ``Network`` has batch norm folded into its convolutions. Trained as it is, such a model would be another one from the
+first step on: in training, batch norm divides by what it measures. ``unfold_batch_norm`` undoes the folding on data.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inception_engine.importers.formats import import_file
+from inception_engine.importers.imported import Options
+from inception_engine.model import Convolution, GoogLeNet, ModelError
+from inception_engine.network import Network, Preprocess
+from inception_engine.spec import PRESETS, Spec
+from inception_engine.train import checkpoint
+from inception_engine.train.config import VARIANT, Config
+from inception_engine.train.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Beginning:
+    """``notes``: what was taken from the file and what is new, a line each. ``folded``: the weights have batch norm
+    folded in, so ``unfold_batch_norm`` comes before the first step."""
+
+    model: GoogLeNet
+    preprocess: Preprocess
+    notes: tuple[str, ...] = ()
+    folded: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Source:
+    """A file of weights as a model's tensors. ``folded``: as in ``Beginning``."""
+
+    spec: Spec
+    tensors: Mapping[str, Tensor]
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    folded: bool
+
+
+def begin(config: Config, classes: tuple[str, ...]) -> Beginning:
+    """New weights are drawn from the seed. Raises ConfigError, SpecError, what reading ``start`` raises."""
+    torch.manual_seed(config.seed)
+    if config.start is None:
+        model = GoogLeNet(config.spec(len(classes)), auxiliary=config.auxiliary)
+        return Beginning(model=model, preprocess=preprocessing(config, model.spec, None))
+    source = _read(Path(config.start), config)
+    size = config.input_size or source.spec.input_size
+    spec = dataclasses.replace(source.spec, classes=len(classes), input_size=size)
+    model = GoogLeNet(spec, auxiliary=config.auxiliary)
+    same = len(source.classes) == len(classes) and source.classes in (classes, ("",) * len(classes))
+    taken = dict(_taken(model, source, classifiers=same))
+    model.load_state_dict(taken, strict=False)
+    heads = any(name.startswith("auxiliary.") for name in taken)
+    notes = [
+        f"{config.start}: weights of {spec.name}, {len(source.classes)} classes",
+        "" if same else f"new classifier for {len(classes)} classes",
+        "new auxiliary heads" if config.auxiliary and not heads else "",
+    ]
+    return Beginning(
+        model=model,
+        preprocess=preprocessing(config, spec, source.preprocess),
+        notes=tuple(filter(None, notes)),
+        folded=source.folded and spec.norm == "batch",
+    )
+
+
+def preprocessing(config: Config, spec: Spec, base: Preprocess | None) -> Preprocess:
+    """``base``, else ImageNet's mean and deviation (of one channel: to -1..1), with what the configuration says. The
+    shorter side before the centre crop is 8/7 of the input, as 256 is of 224, unless given."""
+    if base is None:
+        base = Preprocess() if spec.input_channels == 3 else Preprocess(mean=(127.5,), std=(127.5,))
+    resize = config.resize or round(spec.input_size * 8 / 7)
+    result = dataclasses.replace(
+        base, mean=config.mean or base.mean, std=config.std or base.std, resize=resize
+    )
+    result.constants(spec.input_channels)
+    return result
+
+
+def freeze(model: GoogLeNet, last: str | None) -> list[nn.Module]:
+    """Stop the training of the layers up to ``last``, which are returned: their batch norm stays in evaluation mode.
+
+    Raises ConfigError.
+    """
+    if last is None:
+        return []
+    names = list(model.trunk)
+    if last not in names:
+        raise ConfigError(f"freeze is {last!r}, not one of {', '.join(names)}")
+    frozen = [model.trunk[name] for name in names[: names.index(last) + 1]]
+    for layer in frozen:
+        layer.requires_grad_(False)
+    return frozen
+
+
+@torch.no_grad()
+def unfold_batch_norm(model: GoogLeNet, images: Tensor) -> None:
+    """Give batch norm that is folded into its convolutions the statistics of these images (batch, channels, height,
+    width), normalised, and scale and shift by them, so that the model computes what it did.
+
+    A folded convolution gives z + bias. With the mean m and deviation s of z, scale s and shift bias + m, batch norm
+    makes s * (z - m) / s + bias + m of it: the same, in training mode, too.
+    """
+    model.eval()
+    handles = [
+        layer.norm.register_forward_pre_hook(_measure)
+        for layer in model.trunk.modules()
+        if isinstance(layer, Convolution) and layer.norm is not None and layer.norm.weight.requires_grad
+    ]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None and norm.running_var is not None
+    variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+    norm.bias += mean
+    norm.weight.copy_((variance + norm.eps).sqrt())
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+
+
+def _read(path: Path, config: Config) -> _Source:
+    if checkpoint.is_checkpoint(path):
+        read = checkpoint.read(path)
+        spec = spec_from(read.document["spec"])
+        preprocess = preprocess_from(read.document["preprocess"])
+        classes = tuple(read.document["classes"])
+        tensors: Mapping[str, Tensor] = read.part("model")
+        folded = False
+    else:
+        network = import_file(path, Options()).network
+        spec = _spec_of(network, config)
+        source = GoogLeNet(spec, auxiliary=False)
+        try:
+            source.load_network(network)
+        except ModelError as error:
+            raise ConfigError(f"{path}: not the network of these keys: {error}") from None
+        tensors, preprocess, folded = source.state_dict(), network.preprocess, True
+        classes = network.labels or ("",) * spec.classes
+    for name in VARIANT:
+        given = getattr(config, name)
+        if given is not None and name != "input_size" and given != getattr(spec, name):
+            raise ConfigError(f"{name} is {given}, and {getattr(spec, name)} in {path}")
+    return _Source(spec=spec, tensors=tensors, classes=classes, preprocess=preprocess, folded=folded)
+
+
+def _taken(model: GoogLeNet, source: _Source, *, classifiers: bool) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a source that fit; those of classifiers only if asked for."""
+    for name in model.state_dict():
+        classifier = name.startswith("fc.") or ".fc." in name
+        if name in source.tensors and (classifiers or not classifier):
+            yield name, source.tensors[name]
+
+
+def _spec_of(network: Network, config: Config) -> Spec:
+    """What a network says of its variant, or, where it says nothing, what the configuration does."""
+    classes, (channels, size, _) = network.shapes()[network.logits][0], network.input_shape
+    own: dict[str, Any] = {"classes": classes, "input_channels": channels, "input_size": size}
+    try:
+        call = ast.parse(network.metadata.get("spec", ""), mode="eval").body
+        fields = {k.arg or "": ast.literal_eval(k.value) for k in call.keywords}  # type: ignore[attr-defined]
+        spec = Spec(**fields)
+    except (SyntaxError, ValueError, TypeError, AttributeError):
+        torchvision = network.metadata.get("architecture") == "torchvision googlenet"
+        spec = PRESETS["torchvision"] if torchvision else config.spec(classes)
+    return dataclasses.replace(spec, **own)
+
+
+def as_json(value: Spec | Preprocess) -> dict[str, Any]:
+    """For ``spec_from`` and ``preprocess_from``."""
+    document: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(value)))
+    return document
+
+
+def spec_from(document: Mapping[str, Any]) -> Spec:
+    return Spec(**_tuples(document))
+
+
+def preprocess_from(document: Mapping[str, Any]) -> Preprocess:
+    return Preprocess(**_tuples(document))
+
+
+def _tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
