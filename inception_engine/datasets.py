@@ -66,8 +66,9 @@ class ImageFolder:
         labels: list[int] = []
         empty = []
         for name in found:
-            files = [os.fsencode(file.relative_to(self.path)) for file in find_images([self.path / name])]
-            names += files
+            files = [file.relative_to(self.path) for file in find_images([self.path / name])]
+            files = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+            names += map(os.fsencode, files)
             labels += [self.classes.index(name)] * len(files)
             if not files:
                 empty.append(name)

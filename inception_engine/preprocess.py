@@ -70,8 +70,8 @@ def check_channels(channels: int) -> None:
 
 
 def as_channels(image: Image.Image, channels: int) -> Image.Image:
-    """A decoded image as grey (1) or RGB (3)."""
-    return image.convert("L" if channels == 1 else "RGB")
+    """A decoded image as grey (1) or RGB (3); itself if it is that already."""
+    return _as_mode(image, "L" if channels == 1 else "RGB")
 
 
 def resize_shorter(image: Image.Image, side: int, what: str = "image") -> Image.Image:
@@ -185,9 +185,13 @@ def _convert(image: Image.Image, what: str) -> Image.Image:
             turned = ImageOps.exif_transpose(image)
             if turned.mode.startswith("I"):  # 16 bits: Pillow's conversion cuts off at 255 instead of scaling
                 turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-            return turned.convert("L" if turned.mode in GREY_MODES else "RGB")
+            return _as_mode(turned, "L" if turned.mode in GREY_MODES else "RGB")
     except Exception as error:  # as above: SyntaxError, struct.error, zlib.error, ...
         raise ImageDamaged(f"{what}: damaged: {_one_line(error)}") from None
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # convert would copy
 
 
 def _one_line(error: Exception) -> str:

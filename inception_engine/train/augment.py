@@ -36,7 +36,7 @@ _ENHANCERS = {
     "saturation": ImageEnhance.Color,
 }
 # Principal components of the RGB values (0..1) of ImageNet's training images: eigenvalues, and eigenvectors as columns,
-# as the first open reimplementations of Krizhevsky's network published them.
+# as facebook's fb.resnet.torch published them.
 _EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 _EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 
