@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import connection, parent_process
+from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -211,7 +211,11 @@ class Loader:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, initializer=_begin, initargs=(self._recipe,))
+            # Forked: they share the data set's memory, and import nothing. They use neither torch nor what other
+            # threads of this process may hold.
+            self._pool = ProcessPoolExecutor(
+                self.workers, get_context("fork"), initializer=_begin, initargs=(self._recipe,)
+            )
         return self._pool
 
     def _fail(self, message: str) -> NoReturn:
