@@ -23,15 +23,15 @@ import numpy as np
 
 from inception_engine import packages
 from inception_engine.datasets import Dataset
-from inception_engine.errors import ArgumentError, ImageError, LoaderError
-from inception_engine.train.augment import Augmentation, Stream, augment, bits, generator
+from inception_engine.errors import ArgumentError, LoaderError
+from inception_engine.train.augment import Augmentation
+from inception_engine.train.samples import Prepared, Recipe, Task, order
 
 if TYPE_CHECKING:
     import torch
 
 AHEAD = 2  # batches that each process may be ahead of the network: what bounds the memory
 PATIENCE = 600.0  # seconds for one batch, after which storage that gives no answer is an error
-SUBSTITUTES = 100  # images in a row that may be unreadable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,73 +58,6 @@ class Throughput:
     @property
     def per_second(self) -> float:
         return self.images / self.seconds
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Task:
-    """One batch: which images; ``epoch``: of training, None: as validation sees them."""
-
-    indices: np.ndarray
-    epoch: int | None
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Prepared:
-    images: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
-    skipped: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Recipe:
-    """How batches are made of tasks, wherever that happens."""
-
-    dataset: Dataset
-    augmentation: Augmentation
-    seed: int
-    skip_unreadable: bool
-
-    def prepare(self, task: _Task) -> _Prepared:
-        """Raises ImageError, and LoaderError where images are to be skipped and too many are unreadable."""
-        augmentation = self.augmentation.off() if task.epoch is None else self.augmentation
-        images: list[np.ndarray] = []
-        indices: list[int] = []
-        skipped: list[str] = []
-        for index in map(int, task.indices):
-            for chosen in self._candidates(index, task.epoch):
-                try:
-                    images.append(self._image(chosen, task.epoch or 0, augmentation))
-                    indices.append(chosen)
-                    break
-                except ImageError as error:
-                    if not self.skip_unreadable:
-                        raise
-                    skipped.append(str(error))
-            else:
-                if task.epoch is not None:
-                    raise LoaderError(
-                        f"{SUBSTITUTES} images in a row cannot be used; the last: {skipped[-1]}"
-                    )
-        channels, height, width = self.augmentation.input_shape
-        return _Prepared(
-            images=np.stack(images) if images else np.empty((0, height, width, channels), np.uint8),
-            labels=np.array([self.dataset.label(index) for index in indices], np.int64),
-            indices=np.array(indices, np.int64),
-            skipped=tuple(skipped),
-        )
-
-    def _image(self, index: int, epoch: int, augmentation: Augmentation) -> np.ndarray:
-        image, name = self.dataset.image(index), self.dataset.name(index)
-        return augment(image, augmentation, generator(self.seed, epoch, index), name)
-
-    def _candidates(self, index: int, epoch: int | None) -> Iterator[int]:
-        """The image, then those that take its place in training if it is unreadable, so that batches stay whole."""
-        yield index
-        if epoch is not None:
-            random = generator(self.seed, epoch, index, Stream.SUBSTITUTE)
-            for _ in range(SUBSTITUTES - 1):
-                yield int(random.integers(len(self.dataset)))
 
 
 class Loader:
@@ -158,7 +91,7 @@ class Loader:
             raise ArgumentError(f"a batch of {batch} images, of a data set that has {len(dataset)}")
         self.batch, self.rank, self.world, self.workers = batch, rank, world, workers
         self.batches = len(dataset) // batch
-        self._recipe = _Recipe(
+        self._recipe = Recipe(
             dataset=dataset, augmentation=augmentation, seed=seed, skip_unreadable=skip_unreadable
         )
         self._pool: ProcessPoolExecutor | None = None
@@ -168,20 +101,20 @@ class Loader:
         LoaderError.
         """
         indices = order(self._recipe.seed, epoch, len(self._recipe.dataset))[: self.batches * self.batch]
-        return self._run(_Task(indices=share, epoch=epoch) for share in self._shares(indices, start))
+        return self._run(Task(indices=share, epoch=epoch) for share in self._shares(indices, start))
 
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in order, as validation sees it; the last batch is smaller, and unreadable images to be
         skipped are missing in theirs. A rank that has no part in the last batch does not get it. Raises as ``epoch``.
         """
         indices = np.arange(len(self._recipe.dataset))
-        return self._run(_Task(indices=share, epoch=None) for share in self._shares(indices, 0) if len(share))
+        return self._run(Task(indices=share, epoch=None) for share in self._shares(indices, 0) if len(share))
 
     def _shares(self, indices: np.ndarray, start: int) -> Iterator[np.ndarray]:
         for begin in range(start * self.batch, len(indices), self.batch):
             yield indices[begin : begin + self.batch][self.rank :: self.world]
 
-    def _run(self, tasks: Iterator[_Task]) -> Iterator[Batch]:
+    def _run(self, tasks: Iterator[Task]) -> Iterator[Batch]:
         prepared = map(self._recipe.prepare, tasks) if not self.workers else self._ahead(tasks)
         while True:
             begin = time.perf_counter()
@@ -190,9 +123,9 @@ class Loader:
                 return
             yield _batch(made, time.perf_counter() - begin)
 
-    def _ahead(self, tasks: Iterator[_Task]) -> Iterator[_Prepared]:
+    def _ahead(self, tasks: Iterator[Task]) -> Iterator[Prepared]:
         """What the processes make of tasks, in order; never more than ``AHEAD`` of each wait to be taken."""
-        waiting: deque[Future[_Prepared]] = deque()
+        waiting: deque[Future[Prepared]] = deque()
         try:
             pool = self._started()
             for task in tasks:
@@ -241,38 +174,6 @@ class Loader:
         self.close()
 
 
-def batches(
-    dataset: Dataset,
-    augmentation: Augmentation,
-    *,
-    batch: int,
-    epoch: int,
-    seed: int,
-    workers: int,
-    rank: int = 0,
-    world: int = 1,
-    start: int = 0,
-    skip_unreadable: bool = False,
-) -> Iterator[Batch]:
-    """One epoch of a ``Loader`` that is closed behind it."""
-    with Loader(
-        dataset,
-        augmentation,
-        batch=batch,
-        seed=seed,
-        workers=workers,
-        rank=rank,
-        world=world,
-        skip_unreadable=skip_unreadable,
-    ) as loader:
-        yield from loader.epoch(epoch, start)
-
-
-def order(seed: int, epoch: int, length: int) -> np.ndarray:
-    """In which order an epoch shows ``length`` images: int64 indices."""
-    return np.argsort(bits(seed, epoch, 0, Stream.ORDER).random_raw(length), kind="stable")
-
-
 def measure(loader: Loader, images: int) -> Throughput:
     """How fast the loader is by itself, over ``images`` or a few more, from when all its processes are at work."""
     counted, begin, epoch = 0, 0.0, 0
@@ -288,16 +189,16 @@ def measure(loader: Loader, images: int) -> Throughput:
         epoch += 1
 
 
-def _batch(made: _Prepared, waited: float) -> Batch:
+def _batch(made: Prepared, waited: float) -> Batch:
     torch = packages.load("torch")
     images, labels, indices = map(torch.from_numpy, (made.images, made.labels, made.indices))
     return Batch(images=images, labels=labels, indices=indices, waited=waited, skipped=made.skipped)
 
 
-_recipe: _Recipe  # of a process that prepares images
+_recipe: Recipe  # of a process that prepares images
 
 
-def _begin(recipe: _Recipe) -> None:
+def _begin(recipe: Recipe) -> None:
     """Called once in each process."""
     global _recipe
     _recipe = recipe
@@ -317,5 +218,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _prepare(task: _Task) -> _Prepared:
+def _prepare(task: Task) -> Prepared:
     return _recipe.prepare(task)

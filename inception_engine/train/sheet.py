@@ -12,7 +12,7 @@ from inception_engine.datasets import Dataset
 from inception_engine.errors import ArgumentError
 from inception_engine.files import write_atomically
 from inception_engine.train.augment import Augmentation, augment, generator
-from inception_engine.train.loader import order
+from inception_engine.train.samples import order
 
 ROWS, EPOCHS = 8, 8
 _LEAST = (

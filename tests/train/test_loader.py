@@ -22,7 +22,8 @@ from inception_engine.network import Preprocess
 from inception_engine.preprocess import decode, pixels
 from inception_engine.train import loader as module
 from inception_engine.train.augment import Augmentation, augment, generator
-from inception_engine.train.loader import AHEAD, Batch, Loader, batches, measure, order
+from inception_engine.train.loader import AHEAD, Batch, Loader, measure
+from inception_engine.train.samples import order
 
 pytest.importorskip("torch")
 
@@ -82,7 +83,7 @@ def test_any_number_of_processes_gives_the_same_batches() -> None:
 def test_a_batch() -> None:
     torch = pytest.importorskip("torch")
     dataset = Noise()
-    (batch, *_) = batches(dataset, AUGMENTATION, batch=BATCH, epoch=2, seed=5, workers=0)
+    batch = next(Loader(dataset, AUGMENTATION, batch=BATCH, seed=5).epoch(2))
     assert batch.images.dtype == torch.uint8 and batch.images.shape == (BATCH, 8, 8, 3)
     assert batch.labels.dtype == batch.indices.dtype == torch.int64
     assert batch.labels.tolist() == [index % 2 for index in batch.indices.tolist()]
@@ -103,7 +104,7 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 
 def test_an_image_is_augmented_alike_in_any_batch() -> None:
     def by_index(size: int) -> dict[int, bytes]:
-        made = batches(Noise(), AUGMENTATION, batch=size, epoch=1, seed=5, workers=0)
+        made = Loader(Noise(), AUGMENTATION, batch=size, seed=5).epoch(1)
         return {
             index: image.tobytes()
             for batch in made
@@ -124,9 +125,7 @@ def test_an_epoch_can_be_taken_up_at_any_batch(workers: int) -> None:
 
 def test_ranks_share_each_batch() -> None:
     def rank(number: int, world: int) -> list[Batch]:
-        return list(
-            batches(Noise(), AUGMENTATION, batch=BATCH, epoch=0, seed=5, workers=0, rank=number, world=world)
-        )
+        return list(Loader(Noise(), AUGMENTATION, batch=BATCH, rank=number, world=world).epoch(0))
 
     for one, first, second in zip(rank(0, 1), rank(0, 2), rank(1, 2), strict=True):
         np.testing.assert_array_equal(one.images[0::2], first.images)
@@ -313,7 +312,7 @@ def runs(pid: int) -> bool:
 
 def test_waiting_is_measured() -> None:
     dataset = Noise(touched=lambda index: time.sleep(0.01))
-    made = list(batches(dataset, AUGMENTATION, batch=BATCH, epoch=0, seed=0, workers=0))
+    made = list(Loader(dataset, AUGMENTATION, batch=BATCH).epoch(0))
     assert all(batch.waited >= BATCH * 0.01 for batch in made)
 
 

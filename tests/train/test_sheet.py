@@ -14,7 +14,7 @@ from inception_engine.network import Preprocess
 from inception_engine.preprocess import pixels
 from inception_engine.train import sheet
 from inception_engine.train.augment import Augmentation, augment, generator
-from inception_engine.train.loader import order
+from inception_engine.train.samples import order
 
 SEED = 4
 
