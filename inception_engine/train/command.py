@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from inception_engine.train import keys
@@ -19,6 +20,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in the output, if there is one"
     )
+    parser.add_argument(
+        "--contact-sheet", metavar="FILE", type=Path, help="draw what the network would see, as PNG, and end"
+    )
+    parser.add_argument(
+        "--loader-only", action="store_true", help="measure how fast images are prepared, and end"
+    )
     keys.add_options(parser.add_argument_group("keys"), Config)
 
 
@@ -32,6 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     from inception_engine import packages
 
     packages.load("torch")
+    if arguments.contact_sheet is not None or arguments.loader_only:
+        from inception_engine.train import preview
+
+        if arguments.contact_sheet is not None:
+            preview.contact_sheet(config, arguments.contact_sheet)
+        if arguments.loader_only:
+            preview.loader_alone(config)
+        return 0
     from inception_engine.train.distributed import joined
     from inception_engine.train.loop import Stopped, train
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from inception_engine.packages import load
 from inception_engine.spec import PRESETS, Spec
 from inception_engine.train.errors import ConfigError
 from inception_engine.train.keys import as_yaml, check, from_document, key
+
+if TYPE_CHECKING:
+    from inception_engine.network import Preprocess, Shape
+    from inception_engine.train.augment import Augmentation
 
 # Keys that change the variant, as a Spec has them; and those that an Augmentation has.
 VARIANT = ("norm", "third_branch", "pool_kernels", "pool_padding", "width", "input_size")
@@ -108,6 +112,13 @@ class Config:
         return dataclasses.replace(
             PRESETS[self.variant], classes=classes, input_channels=self.input_channels, **changes
         )
+
+    def augmentation(self, input_shape: Shape, preprocess: Preprocess) -> Augmentation:
+        """Of a network with this input and preprocessing. Raises ArgumentError."""
+        from inception_engine.train.augment import Augmentation
+
+        keys: dict[str, Any] = {name: getattr(self, name) for name in AUGMENTATION}
+        return Augmentation(input_shape=input_shape, preprocess=preprocess, **keys)
 
     def yaml(self) -> str:
         return as_yaml(self)

@@ -89,6 +89,7 @@ class Loader:
             raise ArgumentError(f"a batch of {batch} images cannot be shared evenly by {world} processes")
         if len(dataset) < batch:
             raise ArgumentError(f"a batch of {batch} images, of a data set that has {len(dataset)}")
+        self.dataset, self.augmentation = dataset, augmentation
         self.batch, self.rank, self.world, self.workers = batch, rank, world, workers
         self.batches = len(dataset) // batch
         self._recipe = Recipe(
@@ -100,14 +101,14 @@ class Loader:
         """The batches of an epoch, from batch ``start`` on. Raises ImageError (see ``skip_unreadable``),
         LoaderError.
         """
-        indices = order(self._recipe.seed, epoch, len(self._recipe.dataset))[: self.batches * self.batch]
+        indices = order(self._recipe.seed, epoch, len(self.dataset))[: self.batches * self.batch]
         return self._run(Task(indices=share, epoch=epoch) for share in self._shares(indices, start))
 
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in order, as validation sees it; the last batch is smaller, and unreadable images to be
         skipped are missing in theirs. A rank that has no part in the last batch does not get it. Raises as ``epoch``.
         """
-        indices = np.arange(len(self._recipe.dataset))
+        indices = np.arange(len(self.dataset))
         return self._run(Task(indices=share, epoch=None) for share in self._shares(indices, 0) if len(share))
 
     def _shares(self, indices: np.ndarray, start: int) -> Iterator[np.ndarray]:

@@ -25,9 +25,8 @@ from torch.amp.grad_scaler import GradScaler
 from inception_engine import datasets, packages
 from inception_engine.network import Network
 from inception_engine.train import averaging, checkpoint, start
-from inception_engine.train.augment import Augmentation
 from inception_engine.train.checkpoint import Checkpoint
-from inception_engine.train.config import AUGMENTATION, Config
+from inception_engine.train.config import Config
 from inception_engine.train.distributed import World, shard_dropout
 from inception_engine.train.errors import CheckpointError, ConfigError, TrainError
 from inception_engine.train.keys import as_document, differences
@@ -190,10 +189,7 @@ class _Training:
 
     def _loader(self, parts: Any, part: datasets.Part, model: Any) -> Loader:
         config, world, dataset = self.config, self.world, parts[part]
-        keys = {name: getattr(config, name) for name in AUGMENTATION}
-        augmentation = Augmentation(
-            input_shape=model.spec.layers[0].input, preprocess=self.preprocess, **keys
-        )
+        augmentation = config.augmentation(model.spec.layers[0].input, self.preprocess)
         batch = config.batch if part == "train" else min(VALIDATION_BATCH, len(dataset))
         if part == "held-out":
             batch = max(batch // world.size, 1) * world.size
