@@ -24,6 +24,7 @@ Part = Literal["train", "held-out"]
 DIGITS = "digits"  # the name of the built-in data set
 HELD_OUT = 5  # one image of so many of each class is held out where the data themselves do not say which
 _FOLDERS = {"train": "train", "held-out": "val"}  # of the ImageNet layout
+_PARTS = {"train", "val", "test"}  # folders that are no classes, where there are no others
 _SEED = 1797  # of which images are held out: one choice for ever
 _MANY = 5  # classes that a message names
 
@@ -163,13 +164,13 @@ def split(dataset: Dataset) -> dict[Part, Selection]:
 
 
 def opened(text: str, part: Part) -> Dataset:
-    """What a user names: "digits", or a folder, whose part is its folder `train` or `val` where it has both.
+    """What a user names: "digits", or a folder, whose part is its folder `train` or `val` where it is laid out so.
 
     A folder of classes is taken whole, whatever ``part``. Raises DatasetError, PackageError and OSError.
     """
     if text == DIGITS:
         return digits(part)
-    return ImageFolder(Path(text, _FOLDERS[part]) if _is_parted(text) else text)
+    return ImageFolder(_part_of(text, part) if _is_parted(text) else text)
 
 
 def parts(text: str) -> dict[Part, Dataset]:
@@ -179,14 +180,26 @@ def parts(text: str) -> dict[Part, Dataset]:
     """
     if text == DIGITS:
         return {**split(Digits())}
-    if not _is_parted(text):
-        return {**split(ImageFolder(text))}
-    train = ImageFolder(Path(text, _FOLDERS["train"]))
-    return {"train": train, "held-out": ImageFolder(Path(text, _FOLDERS["held-out"]), train.classes)}
+    if _is_parted(text):
+        train = ImageFolder(_part_of(text, "train"))
+        return {"train": train, "held-out": ImageFolder(_part_of(text, "held-out"), train.classes)}
+    found = split(ImageFolder(text))
+    if not len(found["held-out"]):
+        raise DatasetError(
+            f"{text}: too few images: of a class, one in {HELD_OUT} is held out to validate on"
+        )
+    return {**found}
 
 
 def _is_parted(text: str) -> bool:
-    return all(Path(text, folder).is_dir() for folder in _FOLDERS.values())
+    """Whether a folder is laid out as ImageNet: `train` and `val` in it, or no folders but such."""
+    if all(Path(text, folder).is_dir() for folder in _FOLDERS.values()):
+        return True
+    return Path(text).is_dir() and _PARTS.issuperset(_class_folders(Path(text)))
+
+
+def _part_of(text: str, part: Part) -> Path:
+    return Path(text, _FOLDERS[part])
 
 
 def _class_folders(path: Path) -> list[str]:

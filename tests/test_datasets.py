@@ -173,6 +173,16 @@ def test_what_a_user_names(tmp_path: Path) -> None:
     assert len(opened(plain, "train")) == len(opened(plain, "held-out")) == 15
     assert [len(part) for part in parts(plain).values()] == [12, 3]
     assert len(opened("digits", "held-out")) == len(parts("digits")["held-out"]) == 359
+    write(tmp_path / "half/val/a/0.png", 0)
+    assert opened(str(tmp_path / "half"), "held-out").classes == ("a",)
+    for refused in (lambda: opened(str(tmp_path / "half"), "train"), lambda: parts(str(tmp_path / "half"))):
+        with pytest.raises(DatasetError, match=r"half/train: there is no such folder"):
+            refused()
+    write(tmp_path / "vehicles/train/0.png", 0)
+    write(tmp_path / "vehicles/bus/0.png", 0)
+    assert opened(str(tmp_path / "vehicles"), "train").classes == ("bus", "train")
+    with pytest.raises(DatasetError, match="too few images"):
+        parts(str(tmp_path / "vehicles"))
     write(tmp_path / "net/val/d/0.png", 0)
     with pytest.raises(DatasetError, match="no class that is known: d"):
         parts(str(tmp_path / "net"))
