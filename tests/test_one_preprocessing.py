@@ -176,7 +176,15 @@ def by_validation(folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch)
         return np.concatenate([batch.images.numpy() for batch in loader.in_order()])
 
 
-@pytest.mark.parametrize("door", [by_engine, by_steps, by_picture, by_validation])
+def by_evaluation(folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """`inception evaluate` of one crop."""
+    crops = pytest.importorskip("inception_engine.evaluate.crops")
+    dataset = ImageFolder(folder)
+    images = [dataset.image(index) for index in range(len(dataset))]
+    return np.concatenate([crops.views(image, 1, engine.preprocess, engine.input_shape) for image in images])
+
+
+@pytest.mark.parametrize("door", [by_engine, by_steps, by_picture, by_validation, by_evaluation])
 def test_every_door_shows_the_same_pixels(
     folder: Path,
     opened: Engine,
