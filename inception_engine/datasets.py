@@ -67,9 +67,10 @@ class ImageFolder:
         labels: list[int] = []
         empty = []
         for name in found:
-            files = [file.relative_to(self.path) for file in find_images([self.path / name])]
-            files = [file for file in files if not any(part.startswith(".") for part in file.parts)]
-            names += map(os.fsencode, files)
+            folder = os.fspath(self.path / name)
+            inner = (os.fspath(file)[len(folder) + 1 :] for file in find_images([folder]))
+            files = [os.fsencode(f"{name}/{file}") for file in inner if "/." not in f"/{file}"]
+            names += files
             labels += [self.classes.index(name)] * len(files)
             if not files:
                 empty.append(name)

@@ -52,6 +52,13 @@ def test_a_folder_of_classes(folder: Path) -> None:
     assert np.asarray(dataset.image(3)).max() == len("dog/b.png")
 
 
+@pytest.mark.parametrize("text", [".", "./", "dog/..", "../{name}"])
+def test_a_folder_by_a_relative_name(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    dataset = ImageFolder(text.format(name=folder.name))
+    assert [dataset.image(i) for i in range(5)] == [ImageFolder(folder).image(i) for i in range(5)]
+
+
 def test_a_folder_travels_to_other_processes(folder: Path) -> None:
     dataset = ImageFolder(folder)
     other = pickle.loads(pickle.dumps(dataset))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 AHEAD = 2  # batches that each process may be ahead of the network: what bounds the memory
+MOST_WORKERS = 1024  # processes: more would be a slip of the keyboard
 PATIENCE = 600.0  # seconds for one batch, after which storage that gives no answer is an error
 
 
@@ -81,7 +82,7 @@ class Loader:
         skip_unreadable: bool = False,
     ) -> None:
         """Raises ArgumentError."""
-        if batch < 1 or workers < 0 or not 0 <= rank < world:
+        if batch < 1 or not 0 <= workers <= MOST_WORKERS or not 0 <= rank < world:
             raise ArgumentError(f"a batch of {batch}, {workers} processes, rank {rank} of {world}")
         if not 0 <= seed < 2**64:
             raise ArgumentError(f"seed is {seed}, not within 0 and 2**64 - 1")

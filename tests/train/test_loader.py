@@ -330,6 +330,7 @@ def test_the_loader_alone_is_measured(workers: int) -> None:
         ({"batch": 0}, "batch of 0"),
         ({"batch": 23}, "batch of 23 images, of a data set that has 22"),
         ({"workers": -1}, "-1 processes"),
+        ({"workers": 100_000}, "100000 processes"),
         ({"rank": 2, "world": 2}, "rank 2 of 2"),
         ({"batch": 3, "world": 2}, "3 images cannot be shared evenly by 2"),
         ({"seed": -1}, "seed is -1"),
