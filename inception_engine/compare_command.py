@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inception_engine.backends import BACKENDS, load
+from inception_engine.backends import load
 from inception_engine.backends.base import Backend
+from inception_engine.backends.named import options, split
 from inception_engine.backends.sources import OnnxFile, Source, default_backend, read
 from inception_engine.compare import (
     LARGEST_BATCH,
@@ -35,7 +36,7 @@ def command(arguments: argparse.Namespace) -> int:
     for name, value in (("--tolerance", arguments.tolerance), ("--count", arguments.count)):
         if value is not None and not (math.isfinite(value) and value >= (1 if name == "--count" else 0)):
             raise BackendError(f"{name} {value}: out of range")
-    (backend_a, path_a), (backend_b, path_b) = _split(arguments.a), _split(arguments.b)
+    (backend_a, path_a), (backend_b, path_b) = split(arguments.a), split(arguments.b)
     source_a, source_b = _sources(path_a, path_b)
     with contextlib.ExitStack() as stack:
         a = stack.enter_context(_open(source_a, backend_a, arguments.device, arguments.dtype))
@@ -44,16 +45,6 @@ def command(arguments: argparse.Namespace) -> int:
         comparison = compare(a, b, _images(arguments, a, b), arguments.tolerance)
     print(json.dumps(comparison.document(), indent=2) if arguments.json else render(comparison))
     return 0 if comparison.agree else BEYOND
-
-
-def _split(text: str) -> tuple[str | None, Path | None]:
-    """The backend and the file that `backend:file`, `backend` or `file` name."""
-    backend, colon, path = text.partition(":")
-    if backend in BACKENDS:
-        if colon and not path:
-            raise BackendError(f"{text!r}: no file behind the colon")
-        return backend, Path(path) if colon else None
-    return None, Path(text)
 
 
 def _sources(path_a: Path | None, path_b: Path | None) -> tuple[Source, Source]:
@@ -73,16 +64,14 @@ def _sources(path_a: Path | None, path_b: Path | None) -> tuple[Source, Source]:
 
 def _open(source: Source, backend: str | None, device: str | None, dtype: str | None) -> Backend:
     name = default_backend(source) if backend is None else backend
-    options: dict[str, Any] = {}
-    if device is not None and name in ("engine", "torch"):
-        options["device"] = device
-    elif device is not None and name == "onnxruntime":
-        options["providers"] = [device]
-    if dtype is not None:
-        options["dtype"] = dtype
-    if name == "engine" and isinstance(source, Network | OnnxFile):
-        options["max_batch"] = LARGEST_BATCH
-    return load(source, name, keep_all=isinstance(source, Network | OnnxFile), **options)
+    given = options(
+        name,
+        source,
+        device=device,
+        dtype=dtype,
+        max_batch=LARGEST_BATCH if name == "engine" else None,
+    )
+    return load(source, name, keep_all=isinstance(source, Network | OnnxFile), **given)
 
 
 def _images(arguments: argparse.Namespace, a: Backend, b: Backend) -> Any:

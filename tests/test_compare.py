@@ -265,10 +265,14 @@ def test_an_onnx_file_has_the_layers_of_its_network(folder: Path, network: Netwo
     pytest.importorskip("onnx", reason="backend onnxruntime: onnx is not installed")
     from inception_engine.exporters.onnx import to_onnx
 
-    to_onnx(perturbed(network, "3b/1x1"), folder / "changed.onnx")
+    model = to_onnx(perturbed(network, "3b/1x1"), folder / "changed.onnx")
     status, out, _ = run(capsys, folder / "changed.onnx", folder / "net.safetensors", "--json", "--count", 1)
     assert (status, json.loads(out)["first_diverging_layer"]) == (1, "3b/1x1")
     status, out, err = run(capsys, folder / "changed.onnx", "onnxruntime", "--images", folder / "photos")
+    assert (status, err) == (0, "")
+    del model.metadata_props[:]
+    (folder / "silent.onnx").write_bytes(model.SerializeToString())
+    status, out, err = run(capsys, folder / "silent.onnx", "onnxruntime", "--images", folder / "photos")
     assert status == 0 and "neither file says how images are normalised" in err
 
 

@@ -31,14 +31,16 @@ class EngineBackend(Backend):
         isa: str = "auto",
         max_batch: int | None = None,
         dtype: str | None = None,
+        emulate: bool = False,
     ) -> None:
         """``device``, ``threads``, ``isa``: as of Engine. ``max_batch`` (8) and ``dtype`` ("fp32"): of a network, as of
-        ``compile``. A plan has the layers and dtype that it was compiled with."""
+        ``compile``. A plan has the layers and dtype that it was compiled with. ``emulate``: the CPU walks a GPU's
+        program, slowly; a network is compiled for a GPU then, half precision too."""
         super().__init__()
         if not isinstance(source, Network | Plan | PlanFile):
             raise refuse(self.name, "networks and plans", source)
         if isinstance(source, Network):
-            target = "cuda" if device.startswith("cuda") else "cpu"
+            target = "cuda" if emulate or device.startswith("cuda") else "cpu"
             plan = compile(
                 source, targets=target, max_batch=max_batch or 8, dtype=dtype or "fp32", keep_all=keep_all
             )
@@ -47,11 +49,12 @@ class EngineBackend(Backend):
                 if given:
                     raise BackendError(f"{option} is of a network; a plan is what it was compiled to be")
             plan = _load(source) if isinstance(source, PlanFile) else source
-        self.engine = Engine(plan, device=device, threads=threads, isa=isa)
+        self.engine = Engine(plan, device=device, threads=threads, isa=isa, emulate=emulate)
         engine = self.engine
         dtypes = _dtypes(plan, TargetKind[engine.device.upper()])
+        where = f"{engine.device} {engine.isa}" + (" walking a GPU's program" if emulate else "")
         self.face = Face(
-            description=f"inception engine, {engine.device} {engine.isa}, {'/'.join(dtypes)}, {engine.name}",
+            description=f"inception engine, {where}, {'/'.join(dtypes)}, {engine.name}",
             input_shape=engine.input_shape,
             outputs=engine.outputs,
             layers=tuple(name for name in engine.outputs if name not in _SYNONYMS),

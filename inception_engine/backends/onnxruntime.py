@@ -94,6 +94,9 @@ def _model(
     if dtype is not None:
         raise BackendError("dtype is of a network; an ONNX model has its own precision")
     read = source.read(keep_all)
+    from inception_engine.importers.onnx import metadata
+
+    said = metadata.read(read.proto)
     fixed = isinstance(read.batch, int)
     face = Face(
         description=read.name,
@@ -102,6 +105,8 @@ def _model(
         layers=read.layers,
         dtype=read.dtype,
         batches=(read.batch, read.batch) if isinstance(read.batch, int) else (1, None),
+        preprocess=said.preprocess,
+        labels=said.labels,
         random_weights=any((p.key, p.value) == ("weights", "random") for p in read.proto.metadata_props),
     )
     return read.content, None if fixed else str(read.batch), face, {}

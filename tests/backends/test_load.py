@@ -162,6 +162,25 @@ def test_layers_of_an_onnx_file(
         assert violations(results, wanted, "fc", dtype) == []
 
 
+def test_our_onnx_files_say_how_images_are_normalised(files: dict[str, Path], network: Network) -> None:
+    with load(files["net.onnx"]) as backend:
+        assert backend.face.preprocess == network.preprocess
+        assert backend.face.labels == network.labels
+
+
+def test_the_engine_emulates_a_gpus_program(
+    network: Network, images: np.ndarray, expected: dict[str, np.ndarray]
+) -> None:
+    errors = {}
+    for dtype in ("fp32", "fp16"):
+        with load(network, "engine", emulate=True, dtype=dtype) as backend:
+            assert "walking a GPU's program" in backend.description and dtype in backend.description
+            assert backend.face.dtype == dtype
+            errors[dtype] = error(backend.run(images), expected["fc"])
+            assert errors[dtype] <= TOLERANCES[dtype].logits
+    assert errors["fp16"] > 10 * errors["fp32"]  # it was float16
+
+
 @pytest.mark.parametrize(
     ("name", "backend"),
     [
