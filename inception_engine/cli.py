@@ -110,6 +110,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
+    from inception_engine.evaluate.command import add_options as add_evaluate_options
     from inception_engine.exporters.command import add_options as add_export_options
     from inception_engine.exporters.tensorrt_command import add_options as add_tensorrt_options
     from inception_engine.importers.command import add_options
@@ -271,7 +272,25 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--json", action="store_true", help="print JSON")
     classify.add_argument("--threads", type=int, default=0, metavar="N", help="default: all that may be used")
     classify.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    classify.add_argument(
+        "--ray",
+        metavar="FOLDER",
+        type=Path,
+        help="classify on all machines of a Ray cluster, or with all processors of this one, in parts whose results go "
+        "to FOLDER; the same command again does what is missing there",
+    )
+    classify.add_argument(
+        "--part-size", type=int, metavar="N", help="images of a part, with --ray (default: 500)"
+    )
     classify.set_defaults(command=_classify)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="say how often models are right: top-1 and top-5 by the paper's protocol",
+        description="Runs models on labelled images and prints the paper's table, models by crops, beside its figures.",
+    )
+    add_evaluate_options(evaluate)
+    evaluate.set_defaults(command=_evaluate)
     return parser
 
 
@@ -472,9 +491,13 @@ def _train(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
-def _classify(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from inception_engine.evaluate.command import run
 
+    return run(arguments)
+
+
+def _classify(arguments: argparse.Namespace) -> int:
     from inception_engine.preprocess import find_images
 
     plan, paths = _split_plan(arguments.paths)
@@ -482,27 +505,43 @@ def _classify(arguments: argparse.Namespace) -> int:
         if path.is_dir() and next(find_images([path]), None) is None:
             raise CommandError(f"{path}: holds no JPEG or PNG files")
     images = list(find_images(paths))
-    failed = False
-    results: list[dict[str, Any]] = []
+    if arguments.ray is not None:
+        from inception_engine.evaluate.collection_command import run
+
+        found, random_weights = run(plan, images, arguments)
+        return _show(found, len(images), random_weights, arguments)
+    if arguments.part_size is not None:
+        raise CommandError("--part-size is of --ray FOLDER")
     with _engine(plan, arguments) as engine:
         if engine.note:
             print(f"inception: note: running on the CPU: {engine.note}", file=sys.stderr)
-        if engine.random_weights and not arguments.json:
-            print("The network's weights are random: the classes below mean nothing.")
-        silent = len(images) < MANY_IMAGES or not sys.stderr.isatty()
-        with tqdm(total=len(images), unit=" images", leave=False, disable=silent) as bar:
-            for result in engine.classify_each(images, arguments.top_k):
-                bar.update()
-                if result.error is not None:
-                    failed = True
-                    with tqdm.external_write_mode(sys.stderr):
-                        _complain("inception", result.error)
-                if arguments.json:
-                    results.append(_as_json(result))
-                elif result.error is None:
-                    tqdm.write("\n".join(_as_text(result)))
-        if arguments.json:
-            print(json.dumps({"random_weights": engine.random_weights, "results": results}, indent=2))
+        found = engine.classify_each(images, arguments.top_k)
+        return _show(found, len(images), engine.random_weights, arguments)
+
+
+def _show(
+    found: Iterator[Classification], images: int, random_weights: bool, arguments: argparse.Namespace
+) -> int:
+    from tqdm import tqdm
+
+    failed = False
+    results: list[dict[str, Any]] = []
+    if random_weights and not arguments.json:
+        print("The network's weights are random: the classes below mean nothing.")
+    silent = images < MANY_IMAGES or not sys.stderr.isatty()
+    with tqdm(total=images, unit=" images", leave=False, disable=silent) as bar:
+        for result in found:
+            bar.update()
+            if result.error is not None:
+                failed = True
+                with tqdm.external_write_mode(sys.stderr):
+                    _complain("inception", result.error)
+            if arguments.json:
+                results.append(result.document())
+            elif result.error is None:
+                tqdm.write("\n".join(_as_text(result)))
+    if arguments.json:
+        print(json.dumps({"random_weights": random_weights, "results": results}, indent=2))
     return USER_ERROR if failed else 0
 
 
@@ -539,12 +578,3 @@ def _as_text(result: Classification) -> Iterator[str]:
         yield "  no classes: the network's output holds NaN"
     for prediction in result.top:
         yield f"  {prediction.probability:7.2%}  {_printable(prediction.label)}"
-
-
-def _as_json(result: Classification) -> dict[str, Any]:
-    return {
-        "path": result.path,
-        "error": None if result.error is None else str(result.error),
-        "nan": result.nan,
-        "top": [{"label": p.label, "index": p.index, "probability": p.probability} for p in result.top],
-    }

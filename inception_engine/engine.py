@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_size_t, c_void_p, string_at
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeGuard, overload
 
@@ -62,6 +62,15 @@ class Classification:
     top: tuple[Prediction, ...] = ()
     nan: bool = False
     error: ImageError | None = None
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": self.path,
+            "error": None if self.error is None else str(self.error),
+            "nan": self.nan,
+            "top": [asdict(prediction) for prediction in self.top],
+        }
 
 
 class Engine:

@@ -233,3 +233,7 @@ class DatasetError(EngineError, ValueError):
 
 class LoaderError(EngineError, RuntimeError):
     """A process that prepares images for training died, or gave no answer."""
+
+
+class CollectionError(EngineError, RuntimeError):
+    """The folder of results is of another collection, or a machine could not classify its part of one."""

@@ -12,6 +12,8 @@ _EXTRAS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "polygraphy": "tensorrt",
+    "ray": "ray",
+    "ray.data": "ray",
     "sklearn": "train",
     "tensorboard": "train",
     "tensorrt": "tensorrt",

@@ -1,0 +1,59 @@
+"""What `inception classify --ray` does before it shows results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from inception_engine import packages
+from inception_engine.compiler.plan import Plan
+from inception_engine.engine import CLASSIFY_BATCH, Classification
+from inception_engine.errors import ArgumentError, FileError, PlanError
+from inception_engine.evaluate.collection import Collection
+from inception_engine.evaluate.workers import classify
+
+PART_SIZE = 500
+
+
+def run(
+    plan: str | None, images: Sequence[Path], arguments: argparse.Namespace
+) -> tuple[Iterator[Classification], bool]:
+    """Classify what has no results yet. Returns the results of all images, in order, and whether weights are random."""
+    from tqdm import tqdm
+
+    if arguments.top_k < 1:
+        raise ArgumentError(f"top_k is {arguments.top_k}, not a positive number")
+    packages.load("ray")  # before a folder is made
+    content, random_weights = _content(plan)
+    size = PART_SIZE if arguments.part_size is None else arguments.part_size
+    collection = Collection(arguments.ray, list(map(str, images)), content, arguments.top_k, size)
+    missing = sum(len(collection.part(part)) for part in collection.missing())
+    if done := len(images) - missing:
+        print(
+            f"inception: note: {done} of {len(images)} images have results in {arguments.ray}",
+            file=sys.stderr,
+        )
+    with tqdm(
+        total=len(images), initial=done, unit=" images", leave=False, disable=not sys.stderr.isatty()
+    ) as bar:
+        classify(collection, content, device=arguments.device, threads=arguments.threads, progress=bar.update)
+    return collection.results(), random_weights
+
+
+def _content(plan: str | None) -> tuple[bytes, bool]:
+    """A plan as a file's content, proven, and whether its weights are random."""
+    if plan is None:
+        from inception_engine import compile, googlenet
+
+        print("inception: note: no plan given; compiling GoogLeNet with random weights", file=sys.stderr)
+        return compile(googlenet(), max_batch=CLASSIFY_BATCH).to_bytes(), True
+    path = Path(plan)
+    if path.exists() and not path.is_file():
+        raise FileError(f"{plan}: not a file")
+    try:
+        loaded = Plan.load(path)
+        return path.read_bytes(), loaded.metadata.get("random_weights") is True
+    except PlanError as error:
+        raise type(error)(f"{plan}: {error}") from None
