@@ -15,10 +15,10 @@ from inception_engine.backends.base import Backend
 from inception_engine.datasets import Dataset
 from inception_engine.errors import BackendError, DatasetError, ImageError
 from inception_engine.evaluate.crops import check_count, views
-from inception_engine.evaluate.metrics import Tally, softmax
+from inception_engine.evaluate.metrics import Agreement, Tally, agreement, softmax
 from inception_engine.network import Preprocess, Shape
 
-LARGEST_BATCH = 64  # of a backend that takes any
+USUAL_BATCH, LARGEST_BATCH = 64, 256  # of a backend that takes any; of one that takes more
 CROPS_AT_ONCE = 288  # made before the models run: 43 MB of 224 x 224 pixels
 PROBABILITIES = "probabilities"  # the output of a model exported with its softmax
 READERS = min(4, len(os.sched_getaffinity(0)))  # threads that decode while the models run
@@ -43,7 +43,7 @@ class Member:
         self.gives_probabilities = output == PROBABILITIES
         self.input: Input = (face.preprocess, face.input_shape)
         self.smallest = face.batches[0]
-        self.batch = max(self.smallest, min(face.batches[1] or LARGEST_BATCH, LARGEST_BATCH))
+        self.batch = max(self.smallest, min(face.batches[1] or USUAL_BATCH, LARGEST_BATCH))
         self.passes = 0
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
@@ -133,11 +133,15 @@ class Ensemble:
         yield from self._run(chunk)
 
     def _images_at_once(self, count: int) -> int:
-        """So many that their crops fill every batch to the last, where that does not take too many."""
-        batch = math.lcm(*(member.batch for member in self.members))
-        full = batch // math.gcd(batch, count)  # the least that does
-        wanted = max(1, CROPS_AT_ONCE // count)
-        return wanted // full * full or (full if full <= 2 * wanted else wanted)
+        """So many, within a factor of two, that their crops fill the models' batches best."""
+        least = max(1, max(CROPS_AT_ONCE, *(member.batch for member in self.members)) // count)
+
+        def paid(images: int) -> float:
+            """Places in batches for each image, with those that the last batch leaves empty."""
+            batches = (member.batch * math.ceil(images * count / member.batch) for member in self.members)
+            return sum(batches) / images
+
+        return min(range(least, 2 * least + 1), key=paid)
 
     def _run(self, chunk: Sequence[tuple[int, Views]]) -> Iterator[tuple[int, np.ndarray]]:
         if not chunk:
@@ -213,3 +217,9 @@ def evaluate(
         for group, tally in zip(groups, tallies, strict=True):
             rows.append(Row(models=group, crops=count, cost=sum(passes[:group]) / tally.images, tally=tally))
     return sorted(rows, key=lambda row: (row.models, row.crops))
+
+
+def agree(a: Backend, b: Backend, dataset: Dataset, count: int = 1) -> Agreement:
+    """On how many images two models name the same first class, over ``count`` crops. Raises as ``evaluate``."""
+    first = [evaluate(Ensemble([model]), dataset, (count,))[0].tally.first for model in (a, b)]
+    return agreement(a.description, first[0], b.description, first[1])
