@@ -34,7 +34,10 @@ class Member:
         """Raises BackendError for a model that does not say how images become its input, or gives no classes."""
         face = backend.face
         if face.preprocess is None:
-            raise BackendError(f"{face.description}: the file does not say how images are normalised")
+            raise BackendError(
+                f"{face.description}: the file does not say how images are normalised; "
+                "what `inception import` makes of it does"
+            )
         output, shape = next(iter(face.outputs.items()))
         if shape[1:] != (1, 1):
             raise BackendError(f"{face.description}: gives {shape}, not one number per class")

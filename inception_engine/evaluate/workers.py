@@ -11,8 +11,9 @@ import json
 import logging
 import os
 import platform
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
 from inception_engine import packages
@@ -64,6 +65,8 @@ def classify(
                 _check(row)
                 collection.write(row["part"], json.loads(row["results"]))
                 progress(len(collection.part(row["part"])))
+        except ray.exceptions.RayTaskError:  # not foreseen in ``Classifier``: its traceback is wanted
+            raise
         except ray.exceptions.RayError as error:
             line = next(filter(None, map(str.strip, reversed(str(error).splitlines()))), "")
             raise CollectionError(f"Ray: {line or type(error).__name__}") from None
@@ -124,24 +127,28 @@ def _check(row: Row) -> None:
 
 @contextmanager
 def _cluster(ray: Any) -> Iterator[None]:
-    """Connected to Ray, which prints no more than it must; what was started here ends here."""
+    """Connected to Ray; what was started here ends here.
+
+    Ray prints what it must, such as the end of a lost machine's log, to standard error: standard output is for results.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-    begun = not ray.is_initialized()
-    if begun:
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ray.exceptions.RayError, ConnectionError, OSError, RuntimeError, ValueError) as error:
-            raise CollectionError(f"Ray cannot be started: {str(error).splitlines()[0]}") from None
-    context = ray.data.DataContext.get_current()
-    before = context.enable_progress_bars, context.print_on_execution_start
     logger = logging.getLogger("ray.data")
     level = logger.level
-    context.enable_progress_bars = context.print_on_execution_start = False
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        context.enable_progress_bars, context.print_on_execution_start = before
-        logger.setLevel(level)
+    with redirect_stdout(sys.stderr):
+        begun = not ray.is_initialized()
         if begun:
-            ray.shutdown()
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+                raise CollectionError(f"Ray cannot be started: {str(error).splitlines()[0]}") from None
+        context = ray.data.DataContext.get_current()
+        before = context.enable_progress_bars, context.print_on_execution_start
+        context.enable_progress_bars = context.print_on_execution_start = False
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            context.enable_progress_bars, context.print_on_execution_start = before
+            logger.setLevel(level)
+            if begun:
+                ray.shutdown()
