@@ -83,14 +83,18 @@ def _counts(text: str) -> list[int]:
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0. Raises EngineErrors, OSError, and what opening the models raises."""
     from inception_engine import packages
+    from inception_engine.backends.named import split
     from inception_engine.datasets import opened
     from inception_engine.errors import ArgumentError
     from inception_engine.evaluate.metrics import agreement
     from inception_engine.files import check_target, write_atomically
 
-    for path in (arguments.json, arguments.confusion):
-        if path is not None:
-            check_target(path)
+    targets = [path for path in (arguments.json, arguments.confusion) if path is not None]
+    for path in targets:
+        for source in (None, *(split(text)[1] for text in arguments.models)):
+            check_target(path, source)
+    if len({path.resolve() for path in targets}) < len(targets):
+        raise ArgumentError("--json and --confusion name one file")
     if arguments.max_batch < 1:
         raise ArgumentError(f"--max-batch {arguments.max_batch}: out of range")
     if (arguments.threads or 0) < 0:
@@ -172,7 +176,7 @@ class _Evaluated:
         if self.random_weights:
             lines.append("note   the weights are random: the figures mean nothing")
         if self.skipped:
-            lines.append(f"note   {len(self.skipped)} images could not be read and are left out")
+            lines.append(f"note   left out {len(self.skipped)} of the images, which could not be read")
         if last.tally.unknown:
             lines.append(f"note   NaN for {last.tally.unknown} images, which count as wrong")
         score = f"top-1 {last.tally.top1:.2f} %, top-5 {last.tally.top5:.2f} % ({_row_name(last)})"

@@ -172,7 +172,7 @@ def test_unreadable_images_are_named_and_left_out_when_asked(
     )
     assert status == 0
     assert err.startswith(f"inception: skipped: {bad}: damaged") and err.count("\n") == 1
-    assert "note   1 images could not be read and are left out" in out
+    assert "note   left out 1 of the images, which could not be read" in out
 
 
 def test_classes_that_are_not_the_networks(folder: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -208,6 +208,8 @@ def test_classes_that_are_not_the_networks(folder: Path, tmp_path: Path, capsys:
         (("net.plan", "--dtype", "fp16"), "dtype is of a network"),
         (("net.safetensors", "--json", "nowhere/figures.json"), "no such folder"),
         (("net.safetensors", "--confusion", "."), "exists and is not a file"),
+        (("torch:net.safetensors", "--json", "net.safetensors"), "is the file that is read"),
+        (("net.safetensors", "--json", "a", "--confusion", "./a"), "--json and --confusion name one file"),
     ],
 )
 def test_mistakes_are_one_line(
