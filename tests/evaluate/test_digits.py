@@ -1,0 +1,66 @@
+"""The model that comes with the package, on digits that it has not seen: every runtime names torch's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import inception_engine as ie
+from inception_engine import datasets, models
+from inception_engine.backends.base import Backend
+from inception_engine.datasets import Dataset
+from inception_engine.evaluate.ensemble import Ensemble, evaluate
+from inception_engine.evaluate.metrics import Tally, agreement
+
+pytest.importorskip("sklearn", reason="backend digits: scikit-learn is not installed")
+pytest.importorskip("torch", reason="backend torch: torch is not installed")
+pytestmark = pytest.mark.skipif(
+    not models.DIGITS.exists(), reason="backend digits: there is no built-in model"
+)
+
+ACCURACY = 98.5  # percent of the held-out fifth
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Dataset:
+    return datasets.opened("digits", "held-out")
+
+
+def tally(backend: Backend, data: Dataset) -> Tally:
+    (row,) = evaluate(Ensemble([backend]), data)
+    return row.tally
+
+
+@pytest.fixture(scope="module")
+def by_torch(held_out: Dataset) -> Iterator[Tally]:
+    with ie.load(models.DIGITS, "torch") as backend:
+        yield tally(backend, held_out)
+
+
+def test_torch_is_right(by_torch: Tally, held_out: Dataset) -> None:
+    assert by_torch.images == len(held_out) == 359
+    assert by_torch.top1 >= ACCURACY
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("backend", "options", "allowed"),
+    [
+        ("engine", {}, 0),
+        ("engine", {"emulate": True}, 0),
+        ("engine", {"emulate": True, "dtype": "fp16"}, 1),
+        ("onnxruntime", {}, 0),
+    ],
+    ids=["engine", "engine-gpu-fp32", "engine-gpu-fp16", "onnxruntime"],
+)
+def test_first_classes_are_torchs(
+    backend: str, options: dict[str, object], allowed: int, by_torch: Tally, held_out: Dataset
+) -> None:
+    if backend == "onnxruntime":
+        pytest.importorskip("onnxruntime", reason="backend onnxruntime: onnxruntime is not installed")
+        pytest.importorskip("onnx", reason="backend onnxruntime: onnx is not installed")
+    with ie.load(models.DIGITS, backend, **options) as opened:
+        found = tally(opened, held_out)
+    agreed = agreement(backend, found.first, "torch", by_torch.first)
+    assert len(agreed.differing) <= allowed, str(agreed)
