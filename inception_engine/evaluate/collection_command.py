@@ -25,6 +25,10 @@ def run(
 
     if arguments.top_k < 1:
         raise ArgumentError(f"top_k is {arguments.top_k}, not a positive number")
+    if arguments.threads < 0:
+        raise ArgumentError(f"--threads {arguments.threads}: out of range")
+    if arguments.device.startswith("cuda:"):
+        raise ArgumentError("with --ray every process has a GPU of its own: give --device cuda")
     packages.load("ray")  # before a folder is made
     content, random_weights = _content(plan)
     size = PART_SIZE if arguments.part_size is None else arguments.part_size

@@ -55,9 +55,8 @@ class Member:
         for begin in range(0, len(crops), self.batch):
             given = crops[begin : begin + self.batch]
             self.passes += len(given)
-            padding = max(
-                self.smallest - len(given), 0
-            )  # a backend of one batch size; the results are dropped
+            # A backend of one batch size gets the last crop more often; those results are dropped.
+            padding = max(self.smallest - len(given), 0)
             padded = np.concatenate([given, np.repeat(given[-1:], padding, 0)]) if padding else given
             result = self.backend.run(np.ascontiguousarray(padded))[: len(given)].reshape(len(given), -1)
             results.append(result.astype(np.float64) if self.gives_probabilities else softmax(result))

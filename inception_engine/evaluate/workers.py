@@ -2,7 +2,8 @@
 
 Every process has an engine of its own on the same plan, which this process sends; results come back here, and are
 written here. Images are read by the machine that classifies them, under the path by which this one knows them: they lie
-on storage that all share, and relative paths begin at the same folder.
+on storage that all share, and relative paths begin at the same folder. Results are those of one machine to the last
+bit where processors have one instruction set (``Engine.isa``); another rounds differently.
 """
 
 from __future__ import annotations

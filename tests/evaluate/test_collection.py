@@ -226,6 +226,8 @@ def test_mistakes_are_one_line(
         (("--part-size", 4), "--part-size is of --ray FOLDER"),
         (("--ray", tmp_path / "a", "--part-size", 0), "parts of 0 images"),
         (("--ray", tmp_path / "a", "--top-k", 0), "top_k is 0"),
+        (("--ray", tmp_path / "a", "--threads", -1), "--threads -1"),
+        (("--ray", tmp_path / "a", "--device", "cuda:1"), "give --device cuda"),
         (("--ray", photos), "holds other files than results"),
         (("--ray", tmp_path / "no" / "folder"), "No such file or directory"),
     ):

@@ -51,6 +51,7 @@ SHAPES = {
     (224, 224): SQUARE,
     (100, 80): SMALLER,
     (1, 5): NARROW,
+    (1, 1): SQUARE,
 }
 # Of a square, the upper left corners of the four corner crops and of the centre crop.
 CORNERS = {

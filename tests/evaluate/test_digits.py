@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_torch_is_right(by_torch: Tally, held_out: Dataset) -> None:
     ids=["engine", "engine-gpu-fp32", "engine-gpu-fp16", "onnxruntime"],
 )
 def test_first_classes_are_torchs(
-    backend: str, options: dict[str, object], allowed: int, by_torch: Tally, held_out: Dataset
+    backend: str, options: dict[str, Any], allowed: int, by_torch: Tally, held_out: Dataset
 ) -> None:
     if backend == "onnxruntime":
         pytest.importorskip("onnxruntime", reason="backend onnxruntime: onnxruntime is not installed")
