@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 from torch import Tensor
 
 from inception_engine.files import write_atomically
@@ -53,9 +53,10 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     path = folder / _NAME.format(checkpoint.document["step"])
     # Not as they lie in memory, channels last perhaps.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     document = {**checkpoint.document, "hash": _hash(tensors, checkpoint.document)}
     try:
-        write_atomically(path, [save(tensors, {KEY: json.dumps(document, sort_keys=True)})])
+        write_atomically(path, [save(arrays, {KEY: json.dumps(document, sort_keys=True)})])
     except OSError as error:
         last = newest(folder)
         kept = f"; {last.name} is intact" if last else ""
@@ -104,7 +105,7 @@ def read_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
     Raises CheckpointError where there are some and all are damaged.
     """
-    complaints = []
+    complaints: list[str] = []
     for path in reversed(_all(folder)):
         try:
             return read(path), complaints
@@ -132,5 +133,5 @@ def _hash(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -101,9 +101,6 @@ class Config:
             raise ConfigError(f"unknown variant {self.variant!r}; there is {', '.join(PRESETS)}")
         if self.start is None and self.freeze is not None:
             raise ConfigError("freeze keeps the weights of a network to start from: give start, too")
-        for name in VARIANT if self.start is not None else ():
-            if name != "input_size" and getattr(self, name) is not None:
-                raise ConfigError(f"{name} is the network's to start from: give start or {name}")
 
     def spec(self, classes: int) -> Spec:
         """The network, without ``start``. Raises SpecError."""

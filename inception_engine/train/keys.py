@@ -73,7 +73,7 @@ def as_yaml(owner: Any) -> str:
     )
 
 
-def add_options(parser: argparse.ArgumentParser, owner: type) -> None:
+def add_options(parser: argparse._ActionsContainer, owner: type) -> None:
     """An option for each key; those that are not given leave nothing in the namespace."""
     for field, kind in _fields(owner):
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}

@@ -23,6 +23,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from inception_engine import datasets, packages
+from inception_engine.model import GoogLeNet
 from inception_engine.network import Network
 from inception_engine.train import averaging, checkpoint, start
 from inception_engine.train.checkpoint import Checkpoint
@@ -132,7 +133,7 @@ class _Training:
             _check_same(about, config, self.classes, len(parts["train"]))
             spec, preprocess = start.spec_from(about["spec"]), start.preprocess_from(about["preprocess"])
             beginning = start.Beginning(
-                model=start.GoogLeNet(spec, auxiliary=config.auxiliary), preprocess=preprocess
+                model=GoogLeNet(spec, auxiliary=config.auxiliary), preprocess=preprocess
             )
         else:
             beginning = start.begin(config, self.classes)
@@ -322,7 +323,9 @@ class _Training:
     def _finish(self, last: Scores, average: Scores | None) -> Result:
         model = self.state.model
         if average is not None and self.state.average is not None:
-            model = self.state.average.module
+            averaged = self.state.average.module
+            assert isinstance(averaged, GoogLeNet)
+            model = averaged
         scores = average or last
         network = dataclasses.replace(
             model.to_network(),

@@ -130,7 +130,7 @@ def _measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None and norm.running_var is not None
     variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-    norm.bias += mean
+    norm.bias.add_(mean)
     norm.weight.copy_((variance + norm.eps).sqrt())
     norm.running_mean.copy_(mean)
     norm.running_var.copy_(variance)

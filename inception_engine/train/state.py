@@ -60,8 +60,8 @@ class State:
                 averages = checkpoint.part("average")
                 if "average" in checkpoint.tensors:
                     self.average.n_averaged.copy_(checkpoint.tensors["average"])
-                    for name, parameter in _averages(self.average).items():
-                        parameter.copy_(averages[name])
+                    for name, own in _averages(self.average).items():
+                        own.copy_(averages[name])
             self.scaler.load_state_dict(checkpoint.document["scaler"])
             self.sums.copy_(torch.tensor(checkpoint.document["sums"], dtype=torch.float64))
             self.step = checkpoint.document["step"]

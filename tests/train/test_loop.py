@@ -1,0 +1,301 @@
+"""A whole training: it learns, it goes on bit for bit wherever it was interrupted, and it says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inception_engine import cli, files, reference
+from inception_engine.network import Network
+from inception_engine.train import checkpoint, keys, loop
+from inception_engine.train.config import Config, read
+from inception_engine.train.distributed import World
+from inception_engine.train.errors import CheckpointError, ConfigError, TrainError
+from inception_engine.train.logs import Progress, Row
+from inception_engine.train.logs import read as read_rows
+from inception_engine.train.loop import Stopped, train
+from tests.tolerances import TOLERANCES, error
+from tests.train.conftest import write_classes
+
+ALONE = World(device=torch.device("cpu"))
+# The variants of the loop whose state differs: averages, batch norm, both or neither.
+KINDS = {
+    "polyak, batch norm, auxiliary heads": {"auxiliary": True},
+    "exponential": {"average": "exponential", "average_decay": 0.9, "norm": "lrn", "clip": 0.5},
+    "no average, bf16": {"average": "none", "precision": "bf16", "label_smoothing": 0.1},
+}
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Send this process a signal behind so many steps from now."""
+    remaining = [step]
+
+    def counted(self: Progress) -> None:
+        remaining[0] -= 1
+        if remaining[0] == 0:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Progress, "step", counted)
+
+
+def last_checkpoint(config: Config) -> Path:
+    path = checkpoint.newest(Path(config.output) / loop.CHECKPOINTS)
+    assert path is not None
+    return path
+
+
+def without_times(rows: list[Row]) -> list[Row]:
+    return [dataclasses.replace(row, images_per_second=None, waiting=None) for row in rows]
+
+
+def assert_equal_runs(a: Config, b: Config) -> None:
+    """The same network, last checkpoint (but for the place that it names) and log (but for speeds)."""
+    first, second = (Path(config.output) for config in (a, b))
+    assert (first / loop.NETWORK).read_bytes() == (second / loop.NETWORK).read_bytes()
+    one, two = (checkpoint.read(last_checkpoint(config)) for config in (a, b))
+    assert one.tensors.keys() == two.tensors.keys()
+    assert all(torch.equal(tensor, two.tensors[name]) for name, tensor in one.tensors.items())
+    assert one.document["sums"] == two.document["sums"] and one.document["step"] == two.document["step"]
+    rows = [without_times(read_rows(folder / "metrics.csv")) for folder in (first, second)]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_resumed_in_the_middle_of_an_epoch_it_ends_at_the_same_bits(
+    kind: dict[str, object], configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = configured(output=str(tmp_path / "whole"), **kind)
+    parted = configured(output=str(tmp_path / "parted"), **kind)
+    train(whole, ALONE)
+    for step, (steps, number) in {6: (6, signal.SIGTERM), 11: (5, signal.SIGINT)}.items():
+        with monkeypatch.context() as patch:
+            stop_at(patch, steps, number)
+            with pytest.raises(Stopped, match=f"behind step {step}") as caught:
+                train(parted, ALONE, resume=True)
+        assert caught.value.signal == number
+        assert checkpoint.read(last_checkpoint(parted)).document["step"] == step
+    train(parted, ALONE, resume=True)
+    assert_equal_runs(whole, parted)
+
+
+def test_another_seed_ends_at_others(configured, tmp_path: Path) -> None:
+    """What the test above would not see if nothing were compared."""
+    runs = [configured(output=str(tmp_path / str(seed)), seed=seed, epochs=1) for seed in (0, 1)]
+    for config in runs:
+        train(config, ALONE)
+    with pytest.raises(AssertionError):
+        assert_equal_runs(*runs)
+
+
+def test_workers_and_memory_order_change_no_weights(configured, tmp_path: Path) -> None:
+    runs = [configured(output=str(tmp_path / str(workers)), workers=workers, epochs=1) for workers in (0, 2)]
+    for config in runs:
+        train(config, ALONE)
+    assert_equal_runs(*runs)
+
+
+def test_what_it_leaves(configured, capsys: pytest.CaptureFixture[str]) -> None:
+    config = configured(epochs=4, tensorboard=True)
+    result = train(config, ALONE)
+    folder = Path(config.output)
+    assert sorted(os.listdir(folder)) == [
+        "checkpoints", "config.yaml", "curves.png", "metrics.csv", "network.safetensors", "tensorboard",
+    ]  # fmt: skip
+    assert len(os.listdir(folder / "checkpoints")) == config.keep
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert Config(**read(folder / "config.yaml")) == config
+    assert next((folder / "tensorboard").iterdir()).stat().st_size > 500
+    network = Network.load(result.path)
+    assert network.labels == ("cat", "dog", "fox")
+    assert network.preprocess.resize == round(32 * 8 / 7)
+    assert network.metadata["weights"].startswith("trained")
+    rows = read_rows(folder / "metrics.csv")
+    train_rows = [row for row in rows if row.part == "train"]
+    assert [row.step for row in train_rows] == list(range(2, 17, 2))
+    assert train_rows[-1].loss < train_rows[0].loss / 2
+    assert [row.step for row in rows if row.part == "validation"] == [4, 8, 12, 16]
+    assert [row.step for row in rows if row.part == "average"] == [8, 12, 16]
+    assert all(0 <= (row.waiting or 0) <= 1 and (row.images_per_second or 0) > 0 for row in train_rows)
+    assert result.scores.images == 8 and result.scores.top5 == 100
+    assert "epoch 4, average: loss" in capsys.readouterr().out
+
+
+def test_it_fine_tunes_with_frozen_layers(configured, tmp_path: Path) -> None:
+    """From a checkpoint, to a class fewer; what is frozen keeps its bits, batch norm's statistics too."""
+    first = configured(output=str(tmp_path / "first"), epochs=1)
+    train(first, ALONE)
+    data = write_classes(tmp_path / "two", {"cat": 12, "owl": 12}, seed=5)
+    tuned = configured(
+        output=str(tmp_path / "tuned"), data=str(data), start=str(last_checkpoint(first)), freeze="3b", epochs=2,
+        width=None, norm=None, input_size=None,
+    )  # fmt: skip
+    result = train(tuned, ALONE)
+    assert result.network.labels == ("cat", "owl")
+    before, after = (checkpoint.read(last_checkpoint(config)).part("model") for config in (first, tuned))
+    frozen = [name for name in after if name.startswith(("trunk.conv", "trunk.3a", "trunk.3b"))]
+    trained = [name for name in after if name.startswith("trunk.5b") and name.endswith("convolution.weight")]
+    assert len(frozen) > 60 and len(trained) == 6
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not any(torch.equal(before[name], after[name]) for name in trained)
+
+
+def test_the_network_of_a_training_is_a_beginning(configured, tmp_path: Path) -> None:
+    """Batch norm is folded in it: the first loss is far below that of new weights all the same."""
+    first = configured(output=str(tmp_path / "first"), epochs=5)
+    train(first, ALONE)
+    again = configured(
+        output=str(tmp_path / "again"), start=str(Path(first.output) / loop.NETWORK), learning_rate=0.0, epochs=1,
+        width=None, norm=None, input_size=None, dropout=0.0, average="none",
+    )  # fmt: skip
+    train(again, ALONE)
+    fresh, tuned = (read_rows(Path(config.output) / "metrics.csv")[0].loss for config in (first, again))
+    assert tuned < fresh / 2
+
+
+def test_a_network_that_the_compiler_takes(configured, run_engine, tmp_path: Path) -> None:
+    network = train(configured(epochs=1), ALONE).network
+    images = np.random.default_rng(0).standard_normal((3, *network.input_shape)).astype(np.float32)
+    expected = reference.run(network, images)[network.logits]
+    assert error(run_engine(network, images)[network.logits], expected) < TOLERANCES["fp32"].logits
+
+
+def test_a_training_is_not_overwritten(configured) -> None:
+    config = configured(epochs=1)
+    train(config, ALONE)
+    content = last_checkpoint(config).read_bytes()
+    with pytest.raises(ConfigError, match="holds a training: --resume goes on"):
+        train(config, ALONE)
+    assert last_checkpoint(config).read_bytes() == content
+
+
+def test_a_finished_training_resumes_to_its_end_or_to_more_epochs(configured) -> None:
+    config = configured(epochs=2)
+    train(config, ALONE)
+    content = (Path(config.output) / loop.NETWORK).read_bytes()
+    train(config, ALONE, resume=True)
+    assert (Path(config.output) / loop.NETWORK).read_bytes() == content
+    train(dataclasses.replace(config, epochs=3), ALONE, resume=True)
+    assert checkpoint.read(last_checkpoint(config)).document["step"] == 12
+
+
+def test_what_cannot_be_resumed(configured, images: Path, tmp_path: Path) -> None:
+    config = configured(epochs=1)
+    train(config, ALONE)
+    content = last_checkpoint(config).read_bytes()
+    three = write_classes(tmp_path / "three", {"cat": 14, "dog": 14, "owl": 14})
+    more = write_classes(tmp_path / "more", {"cat": 17, "dog": 14, "fox": 12})
+    for changes, message in (
+        ({"data": str(three)}, "3 classes and the data 3: fox is gone, owl is new"),
+        ({"data": str(more)}, r"of 34 images and the data have \d+"),
+        ({"batch": 4}, "batch was 8 and is 4"),
+        ({"norm": "none"}, "norm was batch and is none"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            train(dataclasses.replace(config, **changes), ALONE, resume=True)
+    assert last_checkpoint(config).read_bytes() == content
+
+
+def test_a_loss_that_is_no_number_ends_it(configured) -> None:
+    config = configured(learning_rate=1e9, epochs=20, norm="none")
+    with pytest.raises(TrainError, match=r"the loss is (nan|inf) at step \d+: a lower --learning-rate"):
+        train(config, ALONE)
+    for path in (Path(config.output) / loop.CHECKPOINTS).iterdir():
+        checkpoint.read(path)
+
+
+def test_a_full_disk_while_saving(
+    configured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One line, and the checkpoint of the first epoch can be read."""
+    config = configured()
+    write = files.write_atomically
+
+    def full(path: Path, chunks: list[bytes]) -> None:
+        if "0008" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, chunks)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    file = tmp_path / "config.yaml"
+    file.write_text(config.yaml())
+    assert cli.main(["train", "--config", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert (
+        err.count("\n") == 1 and "No space left on device; checkpoint-000000004.safetensors is intact" in err
+    )
+    assert checkpoint.read(last_checkpoint(config)).document["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": "{tmp}/nowhere"}, "nowhere"),
+        ({"batch": 50}, "a batch of 50 images, of a data set that has 34"),
+        ({"input_size": 4}, "input_size 4"),
+        ({"precision": "fp16", "device": "cpu"}, "fp16 needs a GPU"),
+        ({"device": "cuda"}, "no GPU"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"start": "{tmp}/none.safetensors", "width": None, "norm": None}, "none.safetensors"),
+        ({"output": "{file}/run"}, "Not a directory"),
+        ({"area": (0.5, 0.2)}, "area is"),
+        ({"interpolations": ("sharp",)}, "interpolations are"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_mistakes_are_one_line(
+    given: dict[str, object], message: str, configured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if given.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    (tmp_path / "file").write_text("")
+    names = {"tmp": str(tmp_path), "file": str(tmp_path / "file")}
+    given = {key: value.format(**names) if isinstance(value, str) else value for key, value in given.items()}
+    file = tmp_path / "config.yaml"
+    file.write_text(configured(**given).yaml())
+    assert cli.main(["train", "--config", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("inception: error: ") and err.count("\n") == 1 and message in err
+
+
+def test_unreadable_images_are_named_or_left_out(
+    configured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_classes(tmp_path / "damaged", {"cat": 16, "dog": 16})
+    for name in ("cat", "dog"):
+        for index in range(3):
+            (data / name / f"{index}.png").write_bytes(b"\x89PNG\r\n\x1a\nno image")
+    from inception_engine.errors import ImageError
+
+    with pytest.raises(ImageError, match=r"(cat|dog)/[012]\.png"):
+        train(configured(data=str(data), output=str(tmp_path / "a")), ALONE)
+    train(configured(data=str(data), output=str(tmp_path / "b"), skip_unreadable=True), ALONE)
+    out = capsys.readouterr().out
+    assert out.count("left out: ") == 6
+
+
+def test_the_configuration_is_written_for_others_to_use(configured) -> None:
+    config = configured(epochs=1)
+    train(config, ALONE)
+    assert keys.as_yaml(config) == (Path(config.output) / loop.CONFIG).read_text()
+
+
+def test_it_compiles(configured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is given to torch.compile, and what that returns is what runs."""
+    asked = []
+
+    def compiled(model, **_: object):
+        def run(*arguments):
+            asked.append(model)
+            return model(*arguments)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    train(configured(epochs=1, compile=True), ALONE)
+    assert len(asked) == 4

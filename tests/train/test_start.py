@@ -1,0 +1,162 @@
+"""Fine-tuning: what is taken from a network or checkpoint, and that the first step begins at what it computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from inception_engine import googlenet
+from inception_engine.model import GoogLeNet
+from inception_engine.network import Conv, Linear, Network, Preprocess
+from inception_engine.spec import Spec
+from inception_engine.train import start
+from inception_engine.train.averaging import norms
+from inception_engine.train.config import Config
+from inception_engine.train.errors import ConfigError
+from tests.importers.torchvision_model import trained_googlenet
+from tests.tolerances import TOLERANCES, error
+
+SMALL = Spec(width=0.125, classes=3, input_size=32)
+CLASSES = ("cat", "dog", "fox")
+
+
+def saved(path: Path, spec: Spec, **changes: object) -> Network:
+    network = dataclasses.replace(googlenet(seed=3, spec=spec), **changes)  # type: ignore[arg-type]
+    network.save(path)
+    return network
+
+
+def tensor(model: GoogLeNet, name: str) -> torch.Tensor:
+    return model.state_dict()[name]
+
+
+def weight(network: Network, name: str) -> np.ndarray:
+    (layer,) = (layer for layer in network.layers if layer.name == name)
+    assert isinstance(layer, Conv | Linear)
+    return layer.weight
+
+
+def logits(model: GoogLeNet, images: torch.Tensor) -> np.ndarray:
+    with torch.no_grad():
+        return model.eval()(images).numpy()
+
+
+def test_new_weights_are_the_seeds() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        config = Config(seed=seed, width=0.125, input_size=32)
+        return start.begin(config, CLASSES).model.fc.weight
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("norm", ["lrn", "batch", "none"])
+def test_the_same_classes_keep_their_classifier(norm: Any, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    network = saved(path, dataclasses.replace(SMALL, norm=norm), labels=CLASSES)
+    beginning = start.begin(Config(start=str(path)), CLASSES)
+    assert beginning.model.spec == dataclasses.replace(SMALL, norm=norm)
+    assert beginning.folded == (norm == "batch")
+    assert beginning.preprocess == dataclasses.replace(network.preprocess, resize=37)
+    assert not any("classifier" in note for note in beginning.notes)
+    given = GoogLeNet(beginning.model.spec)
+    given.load_network(network)
+    images = torch.randn(4, 3, 32, 32)
+    np.testing.assert_array_equal(logits(beginning.model, images), logits(given, images))
+
+
+@pytest.mark.parametrize(
+    "classes", [("cat", "dog"), ("cat", "dog", "owl"), ("dog", "cat", "fox")], ids=["fewer", "other", "order"]
+)
+def test_other_classes_get_a_new_classifier(classes: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    network = saved(path, SMALL, labels=CLASSES)
+    beginning = start.begin(Config(start=str(path)), classes)
+    model = beginning.model
+    assert model.fc.out_features == len(classes)
+    assert any(f"new classifier for {len(classes)} classes" in note for note in beginning.notes)
+    first = tensor(model, "trunk.conv1.convolution.weight")
+    np.testing.assert_array_equal(first.numpy(), weight(network, "conv1"))
+    if len(classes) == 3:
+        assert not np.array_equal(tensor(model, "fc.weight").numpy(), weight(network, "fc"))
+
+
+def test_another_input_size_and_preprocessing(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    saved(path, SMALL, preprocess=Preprocess(mean=(1.0, 2.0, 3.0), std=(4.0,), order="BGR"))
+    beginning = start.begin(Config(start=str(path), input_size=64, std=(5.0,), resize=70), CLASSES)
+    assert beginning.model.spec.input_size == 64
+    assert beginning.preprocess == Preprocess(mean=(1.0, 2.0, 3.0), std=(5.0,), order="BGR", resize=70)
+
+
+def test_folded_batch_norm_is_unfolded_to_the_same_function(tmp_path: Path) -> None:
+    """In evaluation mode on any image, in training mode on those that it was unfolded with. Without, it is another."""
+    path = tmp_path / "net.safetensors"
+    saved(path, dataclasses.replace(SMALL, norm="batch"))
+    model = start.begin(Config(start=str(path), dropout=0.0), CLASSES).model
+    model.dropout.p = 0.0
+    images, others = torch.randn(8, 3, 32, 32), torch.randn(8, 3, 32, 32)
+    expected, expected_others = logits(model, images), logits(model, others)
+    with torch.no_grad():
+        folded = model.train()(images).logits.numpy()
+    assert error(folded, expected) > 0.1
+    start.unfold_batch_norm(model, images)
+    bound = TOLERANCES["fp32"].logits
+    assert error(logits(model, images), expected) < bound
+    assert error(logits(model, others), expected_others) < bound
+    for norm in norms(model.trunk):
+        norm.momentum = 0.0
+    with torch.no_grad():
+        assert error(model.train()(images).logits.numpy(), expected) < bound
+
+
+def test_a_torchvision_checkpoint(tmp_path: Path) -> None:
+    torch.save(trained_googlenet(3, width=1, auxiliary=True).state_dict(), tmp_path / "tuned.pth")
+    beginning = start.begin(Config(start=str(tmp_path / "tuned.pth"), input_size=64), ("a", "b"))
+    spec = beginning.model.spec
+    assert (spec.norm, spec.third_branch, spec.pool_kernels, spec.classes) == ("batch", 3, (3, 3, 3, 2), 2)
+    assert beginning.folded
+
+
+def test_layers_up_to_one_are_frozen() -> None:
+    model = GoogLeNet(dataclasses.replace(SMALL, norm="batch"))
+    frozen = start.freeze(model, "3a")
+    names = list(model.trunk)
+    assert frozen == [model.trunk[name] for name in names[: names.index("3a") + 1]]
+    for name, parameter in model.named_parameters():
+        layer = name.split(".")[1]
+        assert parameter.requires_grad == (not (name.startswith("trunk.") and layer in [*names[:6], "3a"])), (
+            name
+        )
+    assert start.freeze(model, None) == []
+    with pytest.raises(ConfigError, match=r"freeze is '3a/1x1', not one of conv1, pool1"):
+        start.freeze(model, "3a/1x1")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"width": 0.5}, "width is 0.5, and 0.125 in"),
+        ({"norm": "batch"}, "norm is batch, and lrn in"),
+        ({"mean": (1.0, 2.0)}, "2 means"),
+    ],
+)
+def test_keys_that_contradict_the_file(given: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    saved(path, SMALL)
+    with pytest.raises((ConfigError, ValueError), match=message):
+        start.begin(Config(start=str(path), **given), CLASSES)  # type: ignore[arg-type]
+
+
+def test_a_network_of_another_kind(tmp_path: Path) -> None:
+    network = googlenet(spec=SMALL)
+    dataclasses.replace(network, metadata={}).save(tmp_path / "net.safetensors")
+    with pytest.raises(ConfigError, match="not the network of these keys: layer conv1"):
+        start.begin(Config(start=str(tmp_path / "net.safetensors")), CLASSES)
+    beginning = start.begin(Config(start=str(tmp_path / "net.safetensors"), width=0.125), CLASSES)
+    assert beginning.model.spec.width == 0.125
