@@ -17,7 +17,7 @@ TINY = {
     "width": 0.125,
     "input_size": 32,
     "area": (0.5, 1.0),
-    "epochs": 3,
+    "epochs": 2,
     "batch": 8,
     "learning_rate": 0.02,
     "average_from": 1,
@@ -42,8 +42,8 @@ def write_classes(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes: 34 images to train with, which make 4 batches of 8, and 8 held out."""
-    return write_classes(tmp_path_factory.mktemp("classes") / "images", {"cat": 16, "dog": 14, "fox": 12})
+    """Three classes: 25 images to train with, which make 3 batches of 8, and 6 held out."""
+    return write_classes(tmp_path_factory.mktemp("classes") / "images", {"cat": 12, "dog": 10, "fox": 9})
 
 
 @pytest.fixture

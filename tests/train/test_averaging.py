@@ -21,6 +21,10 @@ def model() -> GoogLeNet:
     return GoogLeNet(SMALL)
 
 
+def norms_of(model: Any) -> list[Any]:
+    return [*norms(model.trunk)]
+
+
 def norm_of(model: GoogLeNet, layer: str) -> Any:
     convolution = model.at(layer)
     assert isinstance(convolution, Convolution)
@@ -67,20 +71,20 @@ def test_statistics_are_of_the_activations_under_these_weights(model: GoogLeNet)
     wandered(model, average, 3)
     module: Any = average.module
     batches = [torch.randn(6, 3, 32, 32) for _ in range(3)]
-    before = [norm.running_mean.clone() for norm in norms(module.trunk)]
+    before = [norm.running_mean.clone() for norm in norms_of(module)]
     batch_norm_statistics(module, iter(batches))
     assert not module.training and all(not norm.training and norm.momentum == 0.1 for norm in norms(module))
     seen: dict[int, list[torch.Tensor]] = {}
-    for norm in norms(module.trunk):
+    for norm in norms_of(module):
         norm.register_forward_pre_hook(lambda norm, x: seen.setdefault(id(norm), []).append(x[0].detach()))
         norm.train()  # the batch's own statistics, as when they were measured
         norm.momentum = 0.0
-    measured = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms(module.trunk)]
+    measured = [(norm.running_mean.clone(), norm.running_var.clone()) for norm in norms_of(module)]
     with torch.no_grad():
         for batch in batches:
             module(batch)
     moved = 0
-    for norm, (mean, variance), old in zip(norms(module.trunk), measured, before, strict=True):
+    for norm, (mean, variance), old in zip(norms_of(module), measured, before, strict=True):
         inputs = seen[id(norm)]
         torch.testing.assert_close(mean, torch.stack([x.mean((0, 2, 3)) for x in inputs]).mean(0))
         torch.testing.assert_close(variance, torch.stack([x.var((0, 2, 3)) for x in inputs]).mean(0))
