@@ -16,6 +16,7 @@ from inception_engine.importers.imported import Imported, Options
 from inception_engine.importers.labels import read_labels
 from inception_engine.network import GRAPH_KEY, Network, NetworkError, Preprocess
 
+TRAINING_KEY = "inception_engine.training"  # in the metadata of train.checkpoint, which needs torch
 PLAN_MAGIC = b"INCPLAN\n"
 LFS_MAGIC = b"version https://git-lfs"
 ONNX_MAGIC = b"\x08"  # a ModelProto begins with its first field, the version of the format
@@ -80,10 +81,14 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 def _safetensors(path: str | os.PathLike[str], options: Options) -> Imported:
     try:
         with safe_open(path, framework="numpy") as file:
-            is_network = GRAPH_KEY in (file.metadata() or {})
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ImportFailed(f"{path}: truncated or damaged: {error}") from None
-    if not is_network:
+    if TRAINING_KEY in metadata:
+        raise ImportFailed(
+            f"{path}: a checkpoint of a training; its network.safetensors, when done, is the network"
+        )
+    if GRAPH_KEY not in metadata:
         return _state_dict(read_safetensors(path), options)
     options.refuse(os.fspath(path), "transform_input", "input_size", "head_activation", "spec")
     network = Network.load(path)

@@ -26,9 +26,9 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from inception_engine.files import write_atomically
+from inception_engine.importers.formats import TRAINING_KEY as KEY
 from inception_engine.train.errors import CheckpointError
 
-KEY = "inception_engine.training"  # in the file's metadata
 _NAME = "checkpoint-{:09}.safetensors"
 _PATTERN = re.compile(r"checkpoint-(\d{9,})\.safetensors")
 _UNFINISHED = ".checkpoint-*"  # what a killed process left of a file that it was writing

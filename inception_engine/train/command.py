@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
             preview.loader_alone(config)
         return 0
     from inception_engine.train.distributed import joined
-    from inception_engine.train.loop import Stopped, train
+    from inception_engine.train.loop import train
+    from inception_engine.train.stopping import Stopped
 
     with joined(config.device) as world:
         try:

@@ -89,11 +89,11 @@ def read(path: Path) -> list[Row]:
     """The rows of a file; a last line that was cut off is passed over. None if there is no file. Raises OSError."""
     if not path.exists():
         return []
+    whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
     rows = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for values in csv.DictReader(file):
-            with contextlib.suppress(ValueError, TypeError):
-                rows.append(_row(values))
+    for values in csv.DictReader(whole.splitlines()):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            rows.append(_row(values))
     return rows
 
 

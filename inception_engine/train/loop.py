@@ -10,12 +10,10 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,52 +21,26 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from inception_engine import datasets, packages
+from inception_engine.files import write_atomically
 from inception_engine.model import GoogLeNet
 from inception_engine.network import Network
-from inception_engine.train import averaging, checkpoint, start
+from inception_engine.train import averaging, checkpoint, resuming, start
 from inception_engine.train.checkpoint import Checkpoint
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World, shard_dropout
-from inception_engine.train.errors import CheckpointError, ConfigError, TrainError
-from inception_engine.train.keys import as_document, differences
+from inception_engine.train.errors import ConfigError, TrainError
+from inception_engine.train.keys import as_document
 from inception_engine.train.loader import Loader
 from inception_engine.train.logs import Logs, Pace, Part, Progress, Row
 from inception_engine.train.optimiser import sgd
 from inception_engine.train.state import State, sums
 from inception_engine.train.step import Stepper
+from inception_engine.train.stopping import Signals, Stopped
 from inception_engine.train.validation import Scores, validate
 
 CHECKPOINTS, CONFIG, NETWORK = "checkpoints", "config.yaml", "network.safetensors"
 VALIDATION_BATCH = 256  # images at once, of all processes together
 DRAW_EVERY = 60.0  # seconds between drawings of the curves
-
-
-class Stopped(Exception):
-    """A signal asked for the end, and all is saved. ``signal``: its number."""
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} behind step {step}, which is saved")
-        self.signal = number
-
-
-class Signals:
-    """Remembers SIGTERM and SIGINT, so that a step is finished and saved before the end."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __enter__(self) -> Signals:
-        self._before = {
-            number: signal.signal(number, self._take) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _take(self, number: int, _: FrameType | None) -> None:
-        self.number = number
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -95,23 +67,9 @@ def train(config: Config, world: World, *, resume: bool = False) -> Result:
     for name in ("matplotlib", *(["tensorboard"] if config.tensorboard else [])):
         packages.load(name)  # now, and not when hours of work are done
     folder = Path(config.output)
-    saved = world.from_first(_found(folder / CHECKPOINTS, resume) if world.first else None)
+    saved = world.from_first(resuming.find(folder / CHECKPOINTS, resume) if world.first else None)
     with contextlib.ExitStack() as stack:
         return _Training(config, world, saved, folder, stack).run()
-
-
-def _found(folder: Path, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from. Raises ConfigError where there are some and nobody says what to do with them."""
-    if not resume and checkpoint.newest(folder):
-        raise ConfigError(
-            f"{folder.parent} holds a training: --resume goes on with it, --output names another place"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.clear_unfinished(folder)
-    found, complaints = checkpoint.read_newest(folder)
-    for complaint in complaints:
-        print(f"{complaint}; going on from the one before")
-    return found
 
 
 class _Training:
@@ -130,7 +88,7 @@ class _Training:
         self.classes = parts["train"].classes
         about = None if saved is None else saved.document
         if about is not None:
-            _check_same(about, config, self.classes, len(parts["train"]))
+            resuming.check_same(about, config, self.classes, len(parts["train"]))
             spec, preprocess = start.spec_from(about["spec"]), start.preprocess_from(about["preprocess"])
             beginning = start.Beginning(
                 model=GoogLeNet(spec, auxiliary=config.auxiliary), preprocess=preprocess
@@ -177,7 +135,7 @@ class _Training:
         self.saved_step = self.state.step
         self.logs: Logs | None = None
         if world.first:
-            (folder / CONFIG).write_text(config.yaml(), encoding="utf-8")
+            write_atomically(folder / CONFIG, [config.yaml().encode()])
             self.logs = Logs(folder, self.state.step, tensorboard=config.tensorboard)
             stack.callback(self.logs.close)
         self.progress = Progress(self.steps, self.state.step, shown=world.first)
@@ -207,8 +165,7 @@ class _Training:
             epoch, done = divmod(state.step, self.steps_per_epoch)
             if done == 0 and state.step:
                 at_end = state.step >= self.steps
-                missing = epoch % config.validate_every == 0 and not self._logged("validation")
-                if missing or at_end:
+                if at_end or (epoch % config.validate_every == 0 and self._unlogged()):
                     last = self._validate("validation", state.model)
                     average = self._validate_average()
                     self._draw(always=at_end)
@@ -239,12 +196,8 @@ class _Training:
         state = self.state
         speed, waiting = pace.taken()
         loss, right, images, speed, waiting = self.world.sums([*state.sums.tolist(), speed, waiting])
+        self._check_finite(loss)
         state.sums.zero_()
-        if not math.isfinite(loss):
-            raise TrainError(
-                f"the loss is {loss} at step {state.step}: a lower --learning-rate, a --warm-up or --clip may help; "
-                f"the last checkpoint is of step {self.saved_step}"
-            )
         row = Row(
             part="train", step=state.step, epoch=state.step / self.steps_per_epoch, loss=loss / images,
             top1=100 * right / images, learning_rate=state.optimiser.param_groups[0]["lr"],
@@ -254,8 +207,17 @@ class _Training:
             self.logs.add(row)
         self.progress.row(row)
 
+    def _check_finite(self, loss: float) -> None:
+        """Raises TrainError."""
+        if not math.isfinite(loss):
+            raise TrainError(
+                f"the loss is {loss} at step {self.state.step}: a lower --learning-rate, a --warm-up or --clip may "
+                f"help; the last checkpoint is of step {self.saved_step}"
+            )
+
     def _save(self) -> None:
-        """Raises CheckpointError."""
+        """Raises CheckpointError, and TrainError where there is nothing worth saving."""
+        self._check_finite(self.state.sums[0].item())
         if self.world.first and self.saved_step != self.state.step:
             whole = self.state.checkpoint(self.about)
             checkpoint.write(self.folder / CHECKPOINTS, whole, self.config.keep)
@@ -263,18 +225,20 @@ class _Training:
 
     def _stop_if_asked(self) -> None:
         """Raises Stopped. Several processes must agree, and do so where they exchange numbers anyway."""
-        number = self.signals.number
-        if self.world.size > 1:
-            if self.state.step % self.config.log_every:
-                return
-            number = int(max(self.world.sums([number])))
-            number = min(number, signal.SIGTERM) if number else 0
-        if number:
+        if self.world.size > 1 and self.state.step % self.config.log_every:
+            return
+        if number := self.signals.agreed(self.world):
             self._save()
             raise Stopped(number, self.state.step)
 
-    def _logged(self, part: Part) -> bool:
-        return bool(self.world.from_first(self.logs.has(part, self.state.step) if self.logs else None))
+    def _averaging(self) -> bool:
+        return self.state.average is not None and bool(self.state.average.n_averaged)
+
+    def _unlogged(self) -> bool:
+        """Whether a validation of this step is missing from the log, in all processes."""
+        parts: tuple[Part, ...] = ("validation", "average") if self._averaging() else ("validation",)
+        missing = self.logs is not None and not all(self.logs.has(part, self.state.step) for part in parts)
+        return bool(self.world.from_first(missing))
 
     def _validate(self, part: Part, model: nn.Module) -> Scores:
         batches = self._watched(self.held_out_loader.in_order())
@@ -294,7 +258,7 @@ class _Training:
 
     def _validate_average(self) -> Scores | None:
         average = self.state.average
-        if average is None or not average.n_averaged:
+        if average is None or not self._averaging():
             return None
         epoch = (self.state.step - 1) // self.steps_per_epoch
         batches = itertools.islice(self._watched(self.train_loader.epoch(epoch)), self.config.average_batches)
@@ -351,23 +315,3 @@ def _set_dropout(model: Any, config: Config) -> None:
     model.dropout.p = config.dropout
     for head in model.auxiliary.values():
         head.dropout.p = config.auxiliary_dropout
-
-
-def _check_same(about: Any, config: Config, classes: tuple[str, ...], images: int) -> None:
-    """Raises CheckpointError where a checkpoint is of other classes, data or keys."""
-    before = tuple(about["classes"])
-    if before != classes:
-        gone, new = (sorted(set(a) - set(b)) for a, b in ((before, classes), (classes, before)))
-        which = ", ".join(
-            [*(f"{name} is gone" for name in gone[:3]), *(f"{name} is new" for name in new[:3])]
-        )
-        raise CheckpointError(
-            f"the checkpoint has {len(before)} classes and the data {len(classes)}: {which or 'their order differs'}; "
-            "--start CHECKPOINT in another --output trains a new classifier"
-        )
-    if about["images"] != images:
-        raise CheckpointError(
-            f"the checkpoint is of {about['images']} images and the data have {images}: the order would be another"
-        )
-    if changed := differences(Config, about["config"], as_document(config)):
-        raise CheckpointError(f"{changed[0]}: a training is resumed with what it began with")

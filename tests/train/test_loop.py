@@ -22,7 +22,8 @@ from inception_engine.train.errors import CheckpointError, ConfigError, TrainErr
 from inception_engine.train.loader import Loader
 from inception_engine.train.logs import Logs, Progress, Row
 from inception_engine.train.logs import read as read_rows
-from inception_engine.train.loop import Stopped, train
+from inception_engine.train.loop import train
+from inception_engine.train.stopping import Stopped
 from tests.tolerances import TOLERANCES, error
 from tests.train.conftest import write_classes
 

@@ -1,0 +1,51 @@
+"""Which checkpoint a training goes on from, and whether it is one of the same training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inception_engine.train import checkpoint
+from inception_engine.train.checkpoint import Checkpoint
+from inception_engine.train.config import Config
+from inception_engine.train.errors import CheckpointError, ConfigError
+from inception_engine.train.keys import as_document, differences
+
+NAMED = 3  # classes that a message names
+
+
+def find(folder: Path, resume: bool) -> Checkpoint | None:
+    """The last checkpoint in ``folder``, which is made, if it can be read, else the one before, and so on.
+
+    Raises ConfigError where there are some and ``resume`` is not asked for, CheckpointError where none can be read.
+    """
+    if not resume and checkpoint.newest(folder):
+        raise ConfigError(
+            f"{folder.parent} holds a training: --resume goes on with it, --output names another place"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.clear_unfinished(folder)
+    found, complaints = checkpoint.read_newest(folder)
+    for complaint in complaints:
+        print(f"{complaint}; going on from the one before")
+    return found
+
+
+def check_same(document: Mapping[str, Any], config: Config, classes: Sequence[str], images: int) -> None:
+    """Raises CheckpointError where a checkpoint's document is of other classes, data or keys."""
+    before = list(document["classes"])
+    if before != list(classes):
+        gone = [f"{name} is gone" for name in before if name not in classes]
+        new = [f"{name} is new" for name in classes if name not in before]
+        which = ", ".join([*gone[:NAMED], *new[:NAMED]]) or "their order differs"
+        raise CheckpointError(
+            f"the checkpoint has {len(before)} classes and the data {len(classes)}: {which}; "
+            "--start CHECKPOINT in another --output trains a new classifier"
+        )
+    if document["images"] != images:
+        raise CheckpointError(
+            f"the checkpoint is of {document['images']} images and the data have {images}: the order would be another"
+        )
+    if changed := differences(Config, document["config"], as_document(config)):
+        raise CheckpointError(f"{changed[0]}: a training is resumed with what it began with")
