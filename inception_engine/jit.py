@@ -213,6 +213,7 @@ class TritonExecutor:
             self._specialise is None and found.pixels < specialise_from(self._arch if on_gpu else 0)
         ):
             return None
+        found = dataclasses.replace(found, sizes=found.sizes.on(self._arch))
         return ModuleLaunch(found, program, self._weights, processors)
 
     @overload

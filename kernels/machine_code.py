@@ -98,6 +98,7 @@ def compile_module(dtype: str, sizes: Sizes, arch: int) -> CompiledKernel:
     """``module`` for compute capability ``arch``, 90 or newer. ``dtype``: "fp16" or "bf16". Raises RuntimeError."""
     if not isinstance(module, JITFunction):
         raise RuntimeError("TRITON_INTERPRET is set: kernels are interpreted, not compiled")
+    sizes = sizes.on(arch)
     types = {name: f"tensordesc<{dtype}{block}>" for name, block in sizes.blocks.items()}
     pointers = {
         "x": dtype,

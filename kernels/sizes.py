@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,8 +38,12 @@ class Sizes:
 
     @property
     def blocks_per_sm(self) -> int:
-        """As many as shared memory and registers allow on sm_90: 74 kB, and 128 for each of 128 threads."""
-        return 3
+        """As many as shared memory and registers allow: 74 or 98 kB, and 128 for each thread."""
+        return 3 if self.warps == 4 else 2
+
+    def on(self, arch: int) -> Sizes:
+        """For compute capability ``arch``: from sm_100 on four warps spill."""
+        return dataclasses.replace(self, stages=4, warps=8) if arch >= 100 else self
 
     @cached_property
     def box(self) -> tuple[int, int, int]:
