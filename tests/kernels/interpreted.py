@@ -17,71 +17,31 @@ PROCESSES = 2
 
 
 @cache
-def _pool() -> ProcessPoolExecutor:
+def _pool(processes: int, plain: bool) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(PROCESSES, context, initializer=_begin)
+    return ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(plain,))
 
 
-def _begin() -> None:
+def _begin(plain: bool = False) -> None:
     os.environ.update(TRITON_INTERPRET="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
     import warnings
 
-    from triton.runtime.interpreter import (
-        InterpretedFunction,
-        InterpreterOptions,
-        _patch_lang,
-        interpreter_builder,
-    )
-
     warnings.simplefilter("ignore", RuntimeWarning)  # rows behind the batch: their results are not stored
-    # A check of every integer sum takes 40 % of the time.
-    interpreter_builder.options = InterpreterOptions(sanitize_overflow=False)
-    # So does looking through the language's names in every call of a function, where a kernel's call has done it.
-    patched: set[int] = set()
+    if not plain:
+        from tests.kernels import quickened, recorded
 
-    def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        if id(self.fn.__globals__) not in patched:
-            patched.add(id(self.fn.__globals__))
-            _patch_lang(self.fn)
-        return self.rewrite()(*arguments, **options)
-
-    InterpretedFunction.__call__ = call
-    _quicken()
-
-
-def _quicken() -> None:
-    """Another third of the time: a table that is made anew for each operation, types of tuples that nobody asks for."""
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    original = interpreter._get_np_dtype
-    known: dict[str, np.dtype[Any]] = {}
-
-    def np_dtype(kind: Any) -> np.dtype[Any]:
-        name = kind.scalar.name
-        if name not in known:
-            known[name] = original(kind)
-        return known[name]
-
-    def begin(self: Any, values: Any, type: Any = None) -> None:  # noqa: A002
-        self.values = list(values)
-        self._type = (
-            type if type is None or isinstance(type, tl.core.tuple_type) else tl.core.tuple_type(type)
-        )
-
-    def type_of(self: Any) -> Any:
-        if self._type is None:
-            self._type = tl.core._type_for_tuple_values(self.values)
-        return self._type
-
-    interpreter._get_np_dtype = np_dtype
-    tl.core.tuple.__init__ = begin
-    tl.core.tuple.type = property(type_of, lambda self, value: setattr(self, "_type", value))
+        quickened.quicken()
+        recorded.replay()
 
 
 def submit(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
     """Call a function of a module, given by import, in one of the processes."""
-    return _pool().submit(function, *arguments, **options)
+    return _pool(PROCESSES, plain=False).submit(function, *arguments, **options)
+
+
+def submit_plain(function: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+    """The same with the interpreter as Triton brings it, which takes several times as long."""
+    return _pool(1, plain=True).submit(function, *arguments, **options)
 
 
 def execute(
