@@ -1,4 +1,7 @@
-"""`module` against the float64 reference in Triton's interpreter, and what it compiles to on GPUs with TMA."""
+"""`module` against the float64 reference in Triton's interpreter, and what it compiles to on GPUs with TMA.
+
+Each case runs by one block that takes all tasks and by one block per task, which must give the same bits.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,9 @@ from inception_engine.kernels.walk import STRIDE
 from inception_engine.specialised import find
 from tests.kernels import interpreted
 from tests.kernels.test_walk import (
+    BOTH,
     MODULES,
-    TASK_PER_BLOCK,
+    ONE_BLOCK,
     Case,
     compared,
     images_of,
@@ -44,9 +48,8 @@ CASES = {
     for case in (
         *(module(name) for name in MODULES),
         module("4b", dtype="bf16"),  # reduces of 24 channels
-        module("4b", "4b-blocks", grids=TASK_PER_BLOCK),
         module("3a", "3a-5x7", size=(5, 7), batch=3, max_batch=4),
-        module("5b", "5b-1x1", size=(1, 1), batch=3, max_batch=4, grids=TASK_PER_BLOCK),
+        module("5b", "5b-1x1", size=(1, 1), batch=3, max_batch=4),
         module("4d", "4d-torchvision", spec=Spec(third_branch=3, norm="batch")),
         module("5a", "5a-6x6", spec=Spec(pool_padding="none"), dtype="bf16"),
     )
@@ -63,24 +66,33 @@ def plan_of(case: Case) -> Plan:
 
 
 def execute(
-    plan: bytes, images: np.ndarray, names: Sequence[str], group: int, one_task_per_block: bool = False
+    plan: bytes, images: np.ndarray, names: Sequence[str], group: int, grids: Sequence[bool] = BOTH
 ) -> tuple[dict[str, np.ndarray], list[bool], int]:
-    """Outputs, which launches took the kernel, and what is left in its state; ``group``: images of a group."""
+    """Outputs, which launches took the kernel, and what is left in its state; ``group``: images of a group, ``grids``:
+    as in ``interpreted.execute``."""
     import torch
 
     from inception_engine import jit
 
-    with mock.patch.object(jit, "find", functools.partial(find, group=group)):
-        executor = jit.TritonExecutor(
-            Plan.from_bytes(plan, proven=True),
-            specialise=True,
-            poison=True,
-            one_task_per_block=one_task_per_block,
-        )
-    outputs = executor.run(torch.from_numpy(images), outputs=names)
-    modules = [launch.module for program in executor._programs for launch in program.launches]
-    left = sum(int(module._state.abs().sum()) for module in modules if module)
-    return {name: output.numpy() for name, output in outputs.items()}, [bool(m) for m in modules], left
+    found: dict[str, np.ndarray] = {}
+    taken: list[bool] = []
+    left = 0
+    for one_task_per_block in grids:
+        with mock.patch.object(jit, "find", functools.partial(find, group=group)):
+            executor = jit.TritonExecutor(
+                Plan.from_bytes(plan, proven=True),
+                specialise=True,
+                poison=True,
+                one_task_per_block=one_task_per_block,
+            )
+        for name, output in executor.run(torch.from_numpy(images), outputs=names).items():
+            values = output.numpy()
+            before = found.setdefault(name, values)
+            assert np.array_equal(values.view(np.uint32), before.view(np.uint32)), f"{name} differs"
+        modules = [launch.module for program in executor._programs for launch in program.launches]
+        left += sum(int(module._state.abs().sum()) for module in modules if module)
+        taken = [bool(module) for module in modules]
+    return found, taken, left
 
 
 def walked(plan: bytes, images: np.ndarray) -> tuple[dict[str, np.ndarray], list[bool], int]:
@@ -125,7 +137,6 @@ def started(name: str) -> Future[tuple[dict[str, np.ndarray], list[bool], int]]:
         images_of(case),
         list(outputs_of(case)),
         group,
-        case.grids == TASK_PER_BLOCK,
     )
 
 
@@ -146,7 +157,9 @@ def test_the_whole_network() -> None:
     network = ie.googlenet(seed=1, spec=Spec(width=0.5, input_size=64, classes=11))
     plan = ie.compile(network, targets=(CUDA,), dtype="fp16", max_batch=2)
     images = np.random.default_rng(3).standard_normal((2, *network.input_shape), dtype=np.float32)
-    actual, taken, left = interpreted.submit(execute, plan.to_bytes(), images, ["logits"], 1).result()
+    actual, taken, left = interpreted.submit(
+        execute, plan.to_bytes(), images, ["logits"], 1, ONE_BLOCK
+    ).result()
     assert sum(taken) > 0 and not taken[-1] and left == 0
     expected, none, _ = interpreted.submit(walked, plan.to_bytes(), images).result()
     assert not any(none)
