@@ -74,9 +74,10 @@ def is_interpreted(variables: Mapping[str, str] = os.environ) -> bool:
 def interpret() -> None:
     """In a process with TRITON_INTERPRET: quick and without warnings."""
     import torch
-    from triton.runtime.interpreter import InterpreterOptions, interpreter_builder
+
+    from tests.kernels import quickened, recorded
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", RuntimeWarning)  # rows behind the batch: their results are not stored
-    # A check of every integer sum takes 40 % of the time.
-    interpreter_builder.options = InterpreterOptions(sanitize_overflow=False)
+    quickened.quicken()
+    recorded.replay()
