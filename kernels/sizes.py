@@ -33,12 +33,13 @@ class Sizes:
 
     @property
     def options(self) -> dict[str, int]:
-        """Triton's compile options."""
-        return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": 128}
+        """Triton's compile options; with so many registers ``blocks_per_sm`` fit."""
+        registers = 168 if self.warps == 4 else 128
+        return {"num_warps": self.warps, "num_stages": self.stages, "maxnreg": registers}
 
     @property
     def blocks_per_sm(self) -> int:
-        """As many as shared memory and registers allow: 74 or 98 kB, and 128 for each thread."""
+        """As many as shared memory allows: 74 or 98 kB."""
         return 3 if self.warps == 4 else 2
 
     def on(self, arch: int) -> Sizes:
