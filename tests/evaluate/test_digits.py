@@ -16,9 +16,6 @@ from inception_engine.evaluate.metrics import Tally, agreement
 
 pytest.importorskip("sklearn", reason="backend digits: scikit-learn is not installed")
 pytest.importorskip("torch", reason="backend torch: torch is not installed")
-pytestmark = pytest.mark.skipif(
-    not models.DIGITS.exists(), reason="backend digits: there is no built-in model"
-)
 
 ACCURACY = 98.5  # percent of the held-out fifth
 
