@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("summary", "import", "build", "inspect", "simulate", "classify"):
+    for command in ("summary", "import", "build", "inspect", "simulate", "train", "classify"):
         assert command in done.stdout
 
 

@@ -122,6 +122,8 @@ def test_wheel_holds_every_module(wheel: set[str]) -> None:
     assert {
         "inception_engine/simulate/costs/h200.json",
         "inception_engine/kernels/tuned/module.json",
+        "inception_engine/models/digits.safetensors",
+        "inception_engine/models/digits.yaml",
     } <= wheel
 
 

@@ -21,6 +21,7 @@ from tests.importers.torchvision_model import trained_googlenet
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = ["tools/bench", "tools/test", "tools/check", "tools/setup", ".ci/run"]
+SCRIPTS += ["tools/train-digits", "tools/digits-table", "tools/train-kills"]
 BIN = Path(sys.executable).parent
 
 
@@ -109,7 +110,7 @@ def test_script_can_be_executed(script: str) -> None:
 
 def paths_in_readme() -> Iterator[str]:
     yield from re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    yield from re.findall(r"\btools/\w+", README)
+    yield from re.findall(r"\btools/[\w-]+", README)
     folder = ""
     layout = next(block for block in blocks("text") if block.startswith("inception_engine/ "))
     for line in layout.splitlines():

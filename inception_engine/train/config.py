@@ -85,7 +85,7 @@ class Config:
     threads: int = key(0, "of PyTorch on the CPU; 0: its own choice", least=0, free=True)
     precision: Literal["fp32", "bf16", "fp16"] = key("fp32", "bf16, fp16: mixed; weights stay float32")
     channels_last: bool = key(False, "activations in memory: pixels before channels", free=True)
-    compile: bool = key(False, "the model by torch.compile", free=True)
+    compile: bool = key(False, "the model by torch.compile, whose dropout draws its own numbers")
 
     validate_every: int = key(1, "epochs between validations", least=1, free=True)
     save_every: int = key(0, "steps between checkpoints in an epoch; 0: at its end alone", least=0, free=True)

@@ -24,7 +24,8 @@ NONE = "default"  # an option's text for None
 def key(
     default: Any, text: str, *, least: float = -math.inf, most: float = math.inf, free: bool = False
 ) -> Any:
-    """A field. ``least``, ``most``: bounds of numbers. ``free``: changes no result, so it may change on resuming."""
+    """A field. ``least``, ``most``: bounds of numbers. ``free``: may change on resuming, as no
+    result depends on it, or its last bits at most."""
     return dataclasses.field(default=default, metadata={HELP: text, LEAST: least, MOST: most, FREE: free})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_curves(tmp_path: Path) -> None:
 
 def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 104.0, 104.0, 106.0, 106.0])
-    monkeypatch.setattr(logs.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     pace = Pace()
     pace.add(30, 0.5)
     pace.add(10, 0.5)
