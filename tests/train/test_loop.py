@@ -97,6 +97,26 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_at_the_same_bits(
     assert_equal_runs(whole, parted)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_the_exit_status(
+    number: int,
+    configured,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """128 and the signal, as shells have it; whoever waits for the training knows that it is not done."""
+    file = tmp_path / "config.yaml"
+    file.write_text(configured().yaml())
+    before = signal.getsignal(number)
+    stop_at(monkeypatch, 2, number)
+    assert cli.main(["train", "--config", str(file)]) == 128 + number
+    out, err = capsys.readouterr()
+    name = signal.Signals(number).name
+    assert out.endswith(f"stopped by {name} behind step 2, which is saved; --resume goes on\n") and err == ""
+    assert signal.getsignal(number) == before
+
+
 def test_another_seed_ends_at_others(configured, tmp_path: Path) -> None:
     """What the test above would not see if nothing were compared."""
     runs = [configured(output=str(tmp_path / str(seed)), seed=seed, epochs=1) for seed in (0, 1)]
