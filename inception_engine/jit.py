@@ -29,7 +29,7 @@ from inception_engine.errors import (
     WaitTimeoutError,
 )
 from inception_engine.kernels import walk as kernel
-from inception_engine.kernels.convolution import SHIFT
+from inception_engine.kernels.convolution import counts
 from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
 from inception_engine.kernels.tuning import specialise_from
@@ -52,9 +52,6 @@ _ACROSS_CHANNELS = (
 # Bits of KINDS: a convolution whose runs of channels are no whole panels, and one whose K is cut.
 _RAGGED, _PARTS = 7, 8
 _MAX_ELEMENTS = 1 << 31  # walk counts the elements of one buffer in 32 bits
-# Its quotients are exact for fewer taps of a window than this, and for taps * units**2 up to 1 << SHIFT, a unit being
-# 16 channels.
-_MAX_TAPS = 1 << (31 - SHIFT)
 
 
 @dataclass(frozen=True)
@@ -421,10 +418,10 @@ def check_sizes(plan: Plan, programs: Sequence[Program]) -> None:
             *(batch * int(b["rows"]) * int(b["pitch"]) for b in program.buffers),
         ]
         products = program.ops[program.ops["kind"] == OpKind.CONV]
-        taps = products["kernel_h"].astype(np.int64) * products["kernel_w"]
-        units = -(-products["in_channels"].astype(np.int64) // PANEL)
-        counted = (taps < _MAX_TAPS) & (taps * units**2 < 1 << SHIFT)
-        if max(*elements, plan.weights.nbytes) >= _MAX_ELEMENTS or not counted.all():
+        windows = {(int(op["kernel_h"]), int(op["kernel_w"]), int(op["in_channels"])) for op in products}
+        if max(*elements, plan.weights.nbytes) >= _MAX_ELEMENTS or not all(
+            counts(*window) for window in windows
+        ):
             raise NoProgramError(f"the program for {batch} images is too large for the kernels")
 
 

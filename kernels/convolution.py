@@ -26,9 +26,19 @@ from inception_engine.kernels.record import COMPILED, fence, inside, load64, win
 from inception_engine.kernels.tiles import store
 
 _LINE: tl.constexpr = tl.constexpr(128)  # bytes
-SHIFT = 25  # see ``conv``
-_SHIFT: tl.constexpr = tl.constexpr(SHIFT)
-_ONE: tl.constexpr = tl.constexpr(1 << SHIFT)
+# K is divided by products and shifts, exactly if taps * units**2 < 1 << shift and taps * kernel_w < 1 << 16, a unit
+# being 16 channels; ``counts`` says whether. Shifts by how many taps a window has at most: products fit into 31 bits.
+SHIFTS = {63: 25, 1023: 21}
+_FEW: tl.constexpr = tl.constexpr(63)
+_SHIFT: tl.constexpr = tl.constexpr(25)
+_OTHER_SHIFT: tl.constexpr = tl.constexpr(21)
+
+
+def counts(kernel_h: int, kernel_w: int, channels: int) -> bool:
+    """Whether ``conv`` finds its way through K of such a window."""
+    taps, units = kernel_h * kernel_w, -(-channels // 16)
+    shift = next((shift for most, shift in SHIFTS.items() if taps <= most), 0)
+    return taps * units**2 < 1 << shift and taps * kernel_w < 1 << 16
 
 
 @triton.jit
@@ -113,11 +123,12 @@ def conv(
         if op.part_depth > 0:
             begin = place[5] * (op.part_depth // 16)
             end = tl.minimum(begin + op.part_depth // 16, end)
-    by_units, by_width = _ONE // units + 1, 65536 // kernel_w + 1
+    shift = tl.where(kernel_h * kernel_w <= _FEW, _SHIFT, _OTHER_SHIFT)
+    by_units, by_width = (1 << shift) // units + 1, 65536 // kernel_w + 1
     for i in tl.range(begin, end, BK // UNIT, num_stages=STAGES):
-        # Quotients by products and shifts, exact within the executors' bounds: a division takes twenty instructions.
+        # Quotients by products and shifts, for a division takes twenty instructions.
         o_units = i + tl.arange(0, BK) // UNIT
-        o_taps = (o_units * by_units) >> _SHIFT
+        o_taps = (o_units * by_units) >> shift
         o_h = (o_taps * by_width) >> 16
         o_w = o_taps - o_h * kernel_w
         o_c = (o_units - o_taps * units) * UNIT + tl.arange(0, BK) % UNIT

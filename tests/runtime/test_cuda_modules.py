@@ -224,9 +224,7 @@ def test_all_ways_give_the_same_bits(
 ) -> None:
     """Graphs and their replay, the caller's streams and capture, two contexts, two engines, three threads."""
     network = MIXED()
-    ie.compile(network, targets=("cuda",), dtype="fp16", batches=(2, 5), keep_all=True).save(
-        tmp_path / "ways.plan"
-    )
+    compiled(network, "fp16", 2, 5).save(tmp_path / "ways.plan")
     np.savez(tmp_path / "ways.npz", f1=normal(network, 1), f4=normal(network, 4), u1=photos(network, 1))
     assert of_modules(machine(program, library=specialising, timeout=300))
 
@@ -239,8 +237,10 @@ def test_the_modules_that_are_shipped(machine: Machine, tmp_path: Path) -> None:
     np.savez(tmp_path / "launches.npz", f3=normal(network, 1))
     shutil.copy(binding.library_path().parent / machine_files.ARCHIVE, tmp_path / "kernels")
     log = machine("python", programs=PROGRAMS, dtype=archives.FP16)
-    (line,) = of_modules(log)
-    assert (line["execute"], line["block"]) == ("module", [256, 1, 1]) and line["shared"] > 48 << 10
+    lines = of_modules(log)
+    assert len(lines) == 2  # asked for, and chosen: it was measured to be faster from 32 x 7 x 7 pixels on
+    for line in lines:
+        assert (line["execute"], line["block"]) == ("module", [128, 1, 1]) and line["shared"] > 48 << 10
 
 
 # ---- Launches
@@ -277,7 +277,7 @@ def test_launches(machine: Machine, one: Path) -> None:
 def test_each_module_is_packed_once(machine: Machine, specialising: Path, tmp_path: Path) -> None:
     """Two programs of a plan share the weights; the driver is told of the tensors once for each context."""
     network = inception()
-    ie.compile(network, targets=("cuda",), dtype="fp16", batches=(5, 9)).save(tmp_path / "two.plan")
+    compiled(network, "fp16", 5, 9, keep_all=False).save(tmp_path / "two.plan")
     np.savez(tmp_path / "two.npz", f1=normal(network, 1), f9=normal(network, 9))
     log = machine("networks", library=specialising)
     maps = [line for line in log if line.get("call") == "cuTensorMapEncodeTiled"]

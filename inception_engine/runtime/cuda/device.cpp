@@ -11,9 +11,18 @@ namespace {
 constexpr int kOldestGpu = 80;                       // compute capability 8.0
 constexpr uint32_t kSharedWithoutAsking = 48 << 10;  // a kernel that needs more has to be told so
 constexpr double kMaxElements = 2147483648.0;        // walk counts the elements of one buffer in 32 bits
-// Its quotients are exact for fewer taps of a window, and for taps * units^2 up to kCounted, a unit being 16 channels.
-constexpr uint64_t kMaxTaps = 64, kCounted = uint64_t{1} << 25;
+constexpr uint64_t kMaxUnits = 1u << 25;
 constexpr size_t kTableAlignment = 256;
+
+// Whether walk finds its way through a product's K: `counts` in kernels/convolution.py.
+bool counts(const OpRecord& op) {
+  if (op.kind != uint32_t(OpKind::kConv)) return true;
+  const uint64_t taps = uint64_t{op.kernel_h} * op.kernel_w;
+  const uint64_t units = (uint64_t{op.in_channels} + kPanel - 1) / kPanel;
+  const uint64_t shift = taps <= 63 ? 25 : taps <= 1023 ? 21 : 0;
+  return units < kMaxUnits && taps * units * units < uint64_t{1} << shift &&
+         taps * op.kernel_w < uint64_t{1} << 16;
+}
 
 // What the proof allows and walk cannot count.
 void check_sizes(const Plan& plan, const std::vector<const Program*>& programs) {
@@ -24,13 +33,7 @@ void check_sizes(const Plan& plan, const std::vector<const Program*>& programs) 
     for (const BufferRecord& buffer : program->buffers) {
       largest = std::max(largest, double(h.max_batch) * buffer.rows * buffer.pitch);
     }
-    const auto counted = [](const OpRecord& op) {
-      if (op.kind != uint32_t(OpKind::kConv)) return true;
-      const uint64_t taps = uint64_t{op.kernel_h} * op.kernel_w,
-                     units = (op.in_channels + kPanel - 1) / kPanel;
-      return taps < kMaxTaps && units < kCounted && taps * units * units < kCounted;
-    };
-    if (largest >= kMaxElements || !std::all_of(program->ops.begin(), program->ops.end(), counted)) {
+    if (largest >= kMaxElements || !std::all_of(program->ops.begin(), program->ops.end(), counts)) {
       throw Refusal{IE_ERROR_NO_PROGRAM, "the program for " + std::to_string(h.max_batch) +
                                              " images is too large for the GPU's kernels"};
     }
