@@ -265,7 +265,8 @@ def _parser() -> argparse.ArgumentParser:
         help="say what images show",
         usage="inception classify [options] [PLAN] IMAGE...",
         description="PLAN is the first name, unless that is a folder or ends like an image; without one, a network "
-        "with random weights is used. An IMAGE is a JPEG or PNG file, or a folder of such files.",
+        "with random weights is used. An IMAGE is a JPEG or PNG file, or a folder of such files. `digits` as the PLAN "
+        "is the built-in model; without images it is shown handwritten digits that it was not trained with.",
     )
     classify.add_argument("paths", metavar="PLAN, IMAGE", nargs="+")
     classify.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default: 5)")
@@ -500,6 +501,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _classify(arguments: argparse.Namespace) -> int:
     from inception_engine.preprocess import find_images
 
+    if arguments.paths == [BUILT_IN] and not Path(BUILT_IN).exists():
+        return _classify_digits(arguments)
     plan, paths = _split_plan(arguments.paths)
     for path in map(Path, paths):
         if path.is_dir() and next(find_images([path]), None) is None:
@@ -517,6 +520,17 @@ def _classify(arguments: argparse.Namespace) -> int:
             print(f"inception: note: running on the CPU: {engine.note}", file=sys.stderr)
         found = engine.classify_each(images, arguments.top_k)
         return _show(found, len(images), engine.random_weights, arguments)
+
+
+def _classify_digits(arguments: argparse.Namespace) -> int:
+    from inception_engine.evaluate import digits
+
+    if arguments.ray is not None or arguments.part_size is not None:
+        raise CommandError("--ray is for images of your own: give them after digits")
+    with _engine(BUILT_IN, arguments) as engine:
+        for line in digits.lines(engine, arguments.top_k, arguments.json):
+            print(line)
+    return 0
 
 
 def _show(
@@ -545,6 +559,9 @@ def _show(
     return USER_ERROR if failed else 0
 
 
+BUILT_IN = "digits"  # as a plan: the model that comes with the package
+
+
 def _split_plan(paths: list[str]) -> tuple[str | None, list[str]]:
     """The plan, if the first name is not an image's, and the images."""
     from inception_engine.preprocess import SUFFIXES
@@ -561,6 +578,13 @@ def _engine(plan: str | None, arguments: argparse.Namespace) -> Engine:
     from inception_engine import Engine, compile, googlenet
 
     options = {"device": arguments.device, "threads": arguments.threads}
+    if plan == BUILT_IN and not Path(plan).exists():
+        from inception_engine import load_network, models
+
+        targets = "cuda" if arguments.device.startswith("cuda") else "cpu"
+        return Engine(
+            compile(load_network(models.DIGITS), targets=targets, max_batch=DEFAULT_BATCH), **options
+        )
     if plan is not None:
         return Engine(plan, **options)
     print("inception: note: no plan given; compiling GoogLeNet with random weights", file=sys.stderr)

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -215,6 +216,29 @@ def test_classify_a_folder_without_a_plan(
     assert status == 0
     assert err == "inception: note: no plan given; compiling GoogLeNet with random weights\n"
     assert out.splitlines()[1::2] == photos
+
+
+def test_classify_the_built_in_digits(capsys: Captured) -> None:
+    pytest.importorskip("sklearn", reason="backend digits: scikit-learn is not installed")
+    assert cli.main(["classify", "digits"]) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    assert len(shown) == 10 and all(
+        re.fullmatch(r"digits, image \d+, a \d: \d, [\d.]+%", line) for line in shown
+    )
+    found = re.fullmatch(r"(\d+) of the 359 digits held out of training are right: [\d.]+%", last)
+    assert found is not None and 100 * int(found[1]) / 359 >= 98.5
+    assert cli.main(["classify", "digits", "--json", "--top-k", "2"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    right = sum(result["top"][0]["label"] == result["digit"] for result in document["results"])
+    assert (document["right"], document["images"], right) == (int(found[1]), 359, int(found[1]))
+    assert all(len(result["top"]) == 2 for result in document["results"])
+
+
+def test_classify_images_with_the_built_in_digits(photos: list[str], capsys: Captured) -> None:
+    assert cli.main(["classify", "digits", photos[0]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert cli.main(["classify", "digits", "--ray", "results"]) == 2
+    assert "give them after digits" in capsys.readouterr().err
 
 
 def test_classify_says_that_the_output_is_nan(photos: list[str], capsys: Captured, tmp_path: Path) -> None:

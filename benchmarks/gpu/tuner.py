@@ -179,14 +179,15 @@ def _prepared(case: NetworkCase, candidate: Candidate, device: Device) -> Iterat
     kept = variants.VARIANTS[case.dtype]
     variants.VARIANTS[case.dtype] = kept if candidate.variant is None else (candidate.variant,)
     sizes = dict(candidate.sizes)
-    specialised.GROUP = sizes.pop("group", GROUP)
-    specialised.Sizes = functools.partial(Sizes, **sizes)  # type: ignore[misc, assignment]
+    names = vars(specialised)  # what the executor finds sizes with
+    names["GROUP"] = sizes.pop("group", GROUP)
+    names["Sizes"] = functools.partial(Sizes, **sizes)
     try:
         with jit(case, device, target=candidate.target, specialise=candidate.specialise) as prepared:
             yield prepared
     finally:
         variants.VARIANTS[case.dtype] = kept
-        specialised.GROUP, specialised.Sizes = GROUP, Sizes  # type: ignore[misc]
+        names |= {"GROUP": GROUP, "Sizes": Sizes}
 
 
 def _timed(job: Job, case: NetworkCase, candidate: Candidate) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ class Target:
     part_tasks: int = 0
     least_depth: int = 0
     most_parts: int = MAX_PARTS
-    part_align: int = 2 * PANEL
+    part_align: int = 4 * PANEL
     launch: LaunchMode
     group_images: int = 0
     reuse: bool = True

@@ -49,9 +49,9 @@ def test_small_batches_are_one_launch_without_reuse() -> None:
 @pytest.mark.parametrize(
     ("depth", "tiles", "wanted"),
     [
-        (1400, 64, 352),  # 4 parts of 350, in steps of 32
+        (1400, 64, 384),  # 4 parts of 350, in steps of 64
         (1399, 64, 0),  # short
-        (1440, 132, 736),
+        (1440, 132, 768),
         (1440, 133, 0),  # two parts each would be too many tasks
         (4096, 1, 1024),  # no more parts than four
     ],

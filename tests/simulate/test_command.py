@@ -55,7 +55,7 @@ def test_document(folder: Path, capsys: Captured) -> None:
     simulated = simulate(program, Gpu.load("h200"), 3)
     assert found["latency_seconds"] == simulated.seconds
     assert found["images_per_second"] == 3 / simulated.seconds
-    assert found["fitted"] is False and "tile_seconds" in found["assumed"]
+    assert found["fitted"] is False and "l2_bytes_per_second" in found["assumed"]
     for shares in (found["utilisation"], *(launch["utilisation"] for launch in found["launches"])):
         assert sum(shares.values()) == pytest.approx(1) and min(shares.values()) > -1e-12
     assert set(found["critical_path"]["seconds"]) == set(COSTS)

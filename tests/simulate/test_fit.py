@@ -68,7 +68,9 @@ def test_recovers_the_constants(plan: Path) -> None:
 
 
 def test_says_what_times_do_not_tell_apart(plan: Path) -> None:
-    gpu = Gpu.load("h200")
+    gpu = dataclasses.replace(
+        Gpu.load("h200"), ticket_seconds=5e-7, dependency_seconds=1.2e-6, tile_seconds=1.7e-6, block_share=0.5
+    )
     times = measured(plan, gpu)
     with pytest.raises(SimulationError, match="tell apart ticket_seconds, dependency_seconds, tile_seconds"):
         fit(times, gpu, ("launch_seconds", "ticket_seconds", "dependency_seconds", "tile_seconds"))

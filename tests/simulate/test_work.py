@@ -60,8 +60,8 @@ def test_bytes_of_tiles(program: Program) -> None:
     assert of(program, "pool", moved) == [2 * 5 * 16 * columns for columns in (64, 16)]
     assert of(program, "fc", moved) == [2 * (1280 + 16 * 1280 + 16)]
     assert of(program, "softmax", moved) == [2 * 2 * 16]
-    # float32 pixels; a line of 9 has one zero on either side, and a row of the buffer 4 channels.
-    pixels = [64, 99 - 64]
+    # float32 pixels; a line of 9 has one zero on either side, and is a tile; a row of the buffer has 4 channels.
+    pixels = [11] * 9
     assert of(program, "input", moved) == [rows * (3 * 4 + 4 * 2) for rows in pixels]
 
 
