@@ -62,7 +62,6 @@ _HAS_PARTS: tl.constexpr = tl.constexpr(1 << 8)
 _STRIDE: tl.constexpr = tl.constexpr(STRIDE)
 _STATUS: tl.constexpr = tl.constexpr(STATUS)
 _RUN_DEPTH: tl.constexpr = tl.constexpr(RUN_DEPTH)
-_POOL_STAGES: tl.constexpr = tl.constexpr(8)  # taps in flight: nothing but their latency takes time
 
 
 # Parameters that no kernel is compiled anew for.
@@ -136,6 +135,8 @@ def _task(
     column, tile_columns = column // 16 * 16, op.tile_columns
     last = tl.minimum((column + tile_columns) // 16 * 16, to[2])
     PARTS: tl.constexpr = (_HAS_PARTS & KINDS) > 0
+    # Of a pool, in flight, for nothing but their latency takes time: no more memory than a product's operands.
+    TAPS: tl.constexpr = 8 if weights.dtype.element_ty.primitive_bitwidth == 16 else 5
     finished = tl.full((), 1, tl.int1)
     if _HAS_RAGGED & KINDS and (op.kind == CONV) & (op.channels % 16 != 0):
         # In one size, the largest, for there is one such op in a network and each size of it takes registers.
@@ -174,9 +175,9 @@ def _task(
             for c in range(column, last, 64):
                 rows, o_columns = _rows(i, end, 32), c // 16 * 16 + tl.arange(0, 64)
                 if _HAS_MAX_POOL & KINDS and op.kind == MAX_POOL:
-                    tiles.pool(op, whole, to, rows, o_columns, last, True, 32, 64, _POOL_STAGES)
+                    tiles.pool(op, whole, to, rows, o_columns, last, True, 32, 64, TAPS)
                 elif _HAS_AVERAGE_POOL & KINDS and op.kind == AVERAGE_POOL:
-                    tiles.pool(op, whole, to, rows, o_columns, last, False, 32, 64, _POOL_STAGES)
+                    tiles.pool(op, whole, to, rows, o_columns, last, False, 32, 64, TAPS)
     return finished
 
 

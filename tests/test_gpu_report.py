@@ -81,7 +81,7 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert both["ok"] and (both["name"], both["pixels"]) == ("5b batch 1, both kernels", 49)
     tuned = json.loads(path.with_name(f"{path.stem}-tuning.json").read_text())
     (candidate,) = tuned["batches"]["1"]
-    assert candidate["variant"]["rows"] == [64] and candidate["target"]["tile_pixels"] == 64
+    assert candidate["variant"]["rows"] == [32, 64] and candidate["target"]["tile_pixels"] == 64
     assert tuned["environment"]["rehearsal"] is True
     assert not path.with_name(f"{path.stem}-module.json").exists()  # nothing was measured
 

@@ -25,7 +25,7 @@ def write(found: Records, path: Path) -> list[Path]:
         pyplot.close(figure)
         written.append(target)
 
-    timed = [row for row in found.rows("ours") or found.rows("peers") if row["ok"]]
+    timed = [row for row in found.rows("ours") or found.rows("peers") if row["ok"] and "variant" in row]
     for variant in dict.fromkeys(row["variant"] for row in timed):
         rows = [row for row in timed if row["variant"] == variant]
         for key, label, name in (

@@ -59,8 +59,21 @@ def contents(made: list[Batch]) -> list[tuple[bytes, list[int], list[int], tuple
     return [(b.images.numpy().tobytes(), b.labels.tolist(), b.indices.tolist(), b.skipped) for b in made]
 
 
-def processes() -> set[int]:
+def children() -> set[int]:
     return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
+
+
+_others: set[int] = set()  # of tests before
+
+
+@pytest.fixture(autouse=True)
+def _no_children_of_other_tests() -> None:
+    _others.update(children())
+
+
+def processes() -> set[int]:
+    """Of the loader."""
+    return children() - _others
 
 
 def wait_until(true: Callable[[], bool]) -> None:

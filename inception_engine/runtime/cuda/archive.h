@@ -8,10 +8,11 @@
 //     other has. PTX runs on its arch and all later ones.
 //  4. `walk` runs the tasks of one launch (plan_format.h, 11 and 12). Its parameters are those of WalkParameters, in
 //     that order and of those sizes. `kinds` has a bit 1 << OpKind for every kind that it can run, and kRagged if
-//     that includes convolutions whose in_channels are no multiple of 16, kParts if those whose K is cut, and kExports if it can store `result`, which
-//     a launch with an op that writes an output's buffer needs. `rows` has the bit 1 << log2(n) for every
-//     tile_rows n that it can run; `columns` the same for the tile_columns of CONV, MAX_POOL and AVERAGE_POOL; other
-//     kinds may have any.
+//     that includes convolutions whose in_channels are no multiple of 16, kParts if those whose K is cut, and kExports
+//     if it can store `result`, which a launch with an op that writes an output's buffer needs. `rows` has the bit
+//     1 << log2(n) for every n that it can compute tiles in blocks of: one of them divides the tile_rows of each op but
+//     INPUT, and is that of an op whose K is cut. `columns` has it for the tile_columns of CONV, MAX_POOL and
+//     AVERAGE_POOL; other kinds may have any.
 //  5. `copy_output` copies a slice of a buffer to float32 NCHW. Its parameters are those of CopyParameters; a block
 //     copies 64 pixels of 64 channels: grid (pixels of all images / 64, channels / 64), rounded up.
 //  6. Of the records that fit a launch the first is taken: special ones stand before general ones.
