@@ -66,15 +66,8 @@ _RUN_DEPTH: tl.constexpr = tl.constexpr(RUN_DEPTH)
 
 # Parameters that no kernel is compiled anew for.
 NUMBERS = (
-    "first",
-    "count",
-    "batch",
-    "pixels",
-    "counters",
-    "result_buffer",
-    "result_channel",
-    "result_channels",
-)
+    "first", "count", "batch", "pixels", "counters", "result_buffer", "result_channel", "result_channels",
+)  # fmt: skip
 
 
 @triton.jit
@@ -206,8 +199,9 @@ def walk(
     last launch of a run; 0 in others. ``result``: where channels [result_channel, + result_channels) of buffer
     ``result_buffer`` (-1: none) are stored, too, as float32 NCHW.
 
-    ``KINDS``: see variants.py. ``ROWS``, ``COLUMNS``: sums of the sides that tiles have, 16 to 128; images, LRN and
-    softmax have any columns. ``LOOP``: whether a block takes tickets until there are none, or one.
+    ``KINDS``: see variants.py. ``ROWS``, ``COLUMNS``: sums of sides, 16 to 128, of the blocks of rows that tiles are
+    computed in, and of tiles' columns; images have any of both, LRN and softmax any columns.
+    ``LOOP``: whether a block takes tickets until there are none, or one.
     ``SOURCE``: a buffer that lies at ``image``, in the arena's dtype, and not in the arena; or -1. Where there is one,
     ``result_buffer`` lies at ``result`` in the same way, and nothing is stored as float32.
     ``DEPENDENT``: whether it may be launched before the launch in front of it has ended; sm_90 and newer.
@@ -219,17 +213,9 @@ def walk(
     ticket = tl.atomic_add(p_ticket, 1, sem="relaxed")
     while ticket < count:
         p_task = tasks + (first + ticket) * 8
-        i_op, row, column, part = (
-            tl.load(p_task),
-            tl.load(p_task + 1),
-            tl.load(p_task + 2),
-            tl.load(p_task + 6),
-        )
-        p_waits, wait_count, signal = (
-            waits + 2 * tl.load(p_task + 3),
-            tl.load(p_task + 4),
-            tl.load(p_task + 5),
-        )
+        i_op, row, column = tl.load(p_task), tl.load(p_task + 1), tl.load(p_task + 2)
+        p_waits, wait_count = waits + 2 * tl.load(p_task + 3), tl.load(p_task + 4)
+        signal, part = tl.load(p_task + 5), tl.load(p_task + 6)
         p_op = ops + tl.maximum(i_op, 0) * 48
         op = read(p_op)
         i_in, i_out = tl.maximum(tl.load(p_op + 2), 0), tl.load(p_op + 5)  # an INPUT reads no buffer
@@ -244,9 +230,8 @@ def walk(
         source, out = (p_source, tl.load(p_in + 3)), (p_target, tl.load(p_out + 3), op.out_padded)
         place = (arena, buffers, state, row, column, part)
         all_rows = batch * op.out_h * op.out_w
-        runs = (i_op >= 0) & (
-            row < all_rows
-        )  # not a JOIN, nor a tile of images that this batch does not have
+        # Not a JOIN, nor a tile of images that this batch does not have.
+        runs = (i_op >= 0) & (row < all_rows)
         # Other rows' tiles find in L2 what the first one's have asked for.
         if runs & (op.kind == CONV) & (row == 0):
             fetch_weights(op, weights, column, part)
