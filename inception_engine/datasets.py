@@ -192,6 +192,11 @@ def parts(text: str) -> dict[Part, Dataset]:
     return {**found}
 
 
+def taken_whole(text: str) -> bool:
+    """Whether ``opened`` takes all images of what a user names, those included that ``parts`` gives to a training."""
+    return text != DIGITS and not _is_parted(text)
+
+
 def _is_parted(text: str) -> bool:
     """Whether a folder is laid out as ImageNet: `train` and `val` in it, or no folders but such."""
     if all(Path(text, folder).is_dir() for folder in _FOLDERS.values()):

@@ -41,6 +41,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "scikit-learn's that is held out (default)",
     )
     parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="of a folder with a folder for each class, take only the fifth that `inception train` holds out of it",
+    )
+    parser.add_argument(
         "--crops",
         default=[1],
         type=_counts,
@@ -84,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0. Raises EngineErrors, OSError, and what opening the models raises."""
     from inception_engine import packages
     from inception_engine.backends.named import split
-    from inception_engine.datasets import opened
+    from inception_engine.datasets import opened, parts, taken_whole
     from inception_engine.errors import ArgumentError
     from inception_engine.evaluate.metrics import agreement
     from inception_engine.files import check_target, write_atomically
@@ -101,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ArgumentError(f"--threads {arguments.threads}: out of range")
     if arguments.confusion is not None:
         packages.load("matplotlib")
-    dataset = opened(arguments.data, "held-out")
+    dataset = parts(arguments.data)["held-out"] if arguments.held_out else opened(arguments.data, "held-out")
     models = [_read(text, arguments.backend) for text in arguments.models or [_built_in()]]
     own = {name: getattr(arguments, name) for name in ("device", "dtype", "threads", "max_batch", "emulate")}
     with contextlib.ExitStack() as stack:
@@ -119,6 +124,9 @@ def run(arguments: argparse.Namespace) -> int:
             first = last.tally.first, other.rows[-1].tally.first
             compared = agreement(_together(found.models), first[0], _together(other.models), first[1])
 
+    if taken_whole(arguments.data) and not arguments.held_out:
+        text = f"all images of {arguments.data} were taken, those of a training included; see --held-out"
+        print(f"inception: note: {_printable(text)}", file=sys.stderr)
     print(_printable(found.render(arguments.data, len(dataset), dataset.classes)))
     if compared is not None:
         print(_printable(f"\n{compared}"))

@@ -171,8 +171,31 @@ def test_unreadable_images_are_named_and_left_out_when_asked(
         "engine",
     )
     assert status == 0
-    assert err.startswith(f"inception: skipped: {bad}: damaged") and err.count("\n") == 1
+    assert err.startswith(f"inception: skipped: {bad}: damaged") and err.count("inception: skipped: ") == 1
     assert "note   left out 1 of the images, which could not be read" in out
+
+
+def test_what_a_training_holds_out_of_a_folder(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    for label in ("3", "7"):
+        (tmp_path / label).mkdir()
+        for index in range(6):
+            Image.new("L", (9, 9), 40 * index).save(tmp_path / label / f"{index}.png")
+    held_out = datasets.parts(str(tmp_path))["held-out"]
+    for index in set(range(12)) - set(held_out.indices.tolist()):  # type: ignore[attr-defined]
+        Path(datasets.ImageFolder(tmp_path).name(index)).write_bytes(
+            b""
+        )  # what is trained with must not be read
+    command = (folder / "net.safetensors", "--data", tmp_path)
+    status, out, err = run(capsys, *command, "--held-out")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"data   {tmp_path}: 2 images of 2 classes\n")
+    status, out, err = run(capsys, *command, "--skip-unreadable")
+    assert status == 0 and out.startswith(f"data   {tmp_path}: 12 images of 2 classes\n")
+    note = f"all images of {tmp_path} were taken, those of a training included; see --held-out"
+    assert err.count("inception: skipped: ") == 10 and err.endswith(f"inception: note: {note}\n")
+    for laid_out in ((), ("--held-out",)):
+        status, out, err = run(capsys, folder / "net.safetensors", "--data", folder, *laid_out)
+        assert (status, err) == (0, "") and "4 images of 2 classes" in out
 
 
 def test_classes_that_are_not_the_networks(folder: Path, tmp_path: Path, capsys: Captured) -> None:
