@@ -19,9 +19,12 @@ def contact_sheet(config: Config, path: Path) -> None:
     Raises DatasetError, ImageError, OSError, and what ``start.begin`` raises.
     """
     check_target(path)
+    skipped: list[str] | None = [] if config.skip_unreadable else None
     with _loader(config) as loader:
-        sheet.write(path, loader.dataset, loader.augmentation, config.seed)
-    shown = min(sheet.ROWS, len(loader.dataset))
+        sheet.write(path, loader.dataset, loader.augmentation, config.seed, skipped=skipped)
+    for line in skipped or ():
+        print(f"left out: {line}")
+    shown = min(sheet.ROWS, len(loader.dataset) - len(skipped or ()))
     print(
         f"{path}: {shown} images, as validation sees them and as {sheet.EPOCHS} epochs show them to the network"
     )

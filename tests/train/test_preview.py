@@ -56,6 +56,20 @@ def test_a_contact_sheet(run, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_contact_sheet_passes_over_what_cannot_be_read(run, folder: Path, tmp_path: Path) -> None:
+    for damaged in sorted(folder.glob("a/*.png"))[:2]:
+        damaged.write_bytes(damaged.read_bytes()[:900])
+    status, out, err = run("--contact-sheet", "sheet.png")
+    assert (status, out, err.count("\n")) == (2, "", 1) and "damaged" in err
+    status, out, err = run("--contact-sheet", "sheet.png", "--skip-unreadable")
+    assert (status, err) == (0, "")
+    *left_out, last = out.splitlines()
+    assert left_out and all(re.match(r"left out: .*/a/\d+\.png: damaged", line) for line in left_out)
+    assert last.startswith("sheet.png: 8 images, ")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.height == 8 * (96 + 18) + 18
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_alone(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setattr(preview, "LEAST_IMAGES", 40)

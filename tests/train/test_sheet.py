@@ -65,8 +65,19 @@ def test_what_cannot_be_drawn(dataset: ImageFolder, tmp_path: Path) -> None:
     assert sheet.draw(dataset, augmentation, rows=100, epochs=0).height == 6 * (96 + 18) + 18
     with pytest.raises(OSError, match="missing"):
         sheet.write(tmp_path / "missing/sheet.png", dataset, augmentation)
+    first = dataset.name(int(order(0, 0, len(dataset))[0]))
+    whole = Path(first).read_bytes()
+    Path(first).write_bytes(whole[:300])
+    with pytest.raises(ImageDamaged, match="damaged"):
+        sheet.draw(dataset, augmentation)
+    skipped: list[str] = []
+    assert sheet.draw(dataset, augmentation, rows=100, epochs=0, skipped=skipped).height == 5 * (96 + 18) + 18
+    assert len(skipped) == 1 and skipped[0].startswith(f"{first}: damaged")
+    Path(first).write_bytes(whole)
     for path in (tmp_path / "data").glob("*/*.png"):
         path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ImageDamaged, match="damaged"):
         sheet.write(tmp_path / "sheet.png", dataset, augmentation)
+    with pytest.raises(ImageDamaged, match="damaged"):
+        sheet.write(tmp_path / "sheet.png", dataset, augmentation, skipped=[])
     assert not (tmp_path / "sheet.png").exists()
