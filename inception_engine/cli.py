@@ -266,7 +266,8 @@ def _parser() -> argparse.ArgumentParser:
         usage="inception classify [options] [PLAN] IMAGE...",
         description="PLAN is the first name, unless that is a folder or ends like an image; without one, a network "
         "with random weights is used. An IMAGE is a JPEG or PNG file, or a folder of such files. `digits` as the PLAN "
-        "is the built-in model; without images it is shown handwritten digits that it was not trained with.",
+        "is the built-in model, unless a file or folder here has that name; without images it is shown handwritten "
+        "digits that it was not trained with.",
     )
     classify.add_argument("paths", metavar="PLAN, IMAGE", nargs="+")
     classify.add_argument("--top-k", type=int, default=5, metavar="K", help="classes per image (default: 5)")

@@ -21,7 +21,7 @@ from inception_engine.preprocess import decode, find_images
 
 Part = Literal["train", "held-out"]
 
-DIGITS = "digits"  # the name of the built-in data set
+DIGITS = "digits"  # the name of the built-in data set, where no file or folder has it
 HELD_OUT = 5  # one image of so many of each class is held out where the data themselves do not say which
 _FOLDERS = {"train": "train", "held-out": "val"}  # of the ImageNet layout
 _PARTS = {"train", "val", "test"}  # folders that are no classes, where there are no others
@@ -167,9 +167,10 @@ def split(dataset: Dataset) -> dict[Part, Selection]:
 def opened(text: str, part: Part) -> Dataset:
     """What a user names: "digits", or a folder, whose part is its folder `train` or `val` where it is laid out so.
 
-    A folder of classes is taken whole, whatever ``part``. Raises DatasetError, PackageError and OSError.
+    A file or folder that is named digits stands before the built-in ones, as for `inception classify`. A folder of
+    classes is taken whole, whatever ``part``. Raises DatasetError, PackageError and OSError.
     """
-    if text == DIGITS:
+    if _is_built_in(text):
         return digits(part)
     return ImageFolder(_part_of(text, part) if _is_parted(text) else text)
 
@@ -179,7 +180,7 @@ def parts(text: str) -> dict[Part, Dataset]:
 
     Labels of both count the classes of "train". Raises DatasetError, PackageError and OSError.
     """
-    if text == DIGITS:
+    if _is_built_in(text):
         return {**split(Digits())}
     if _is_parted(text):
         train = ImageFolder(_part_of(text, "train"))
@@ -194,7 +195,11 @@ def parts(text: str) -> dict[Part, Dataset]:
 
 def taken_whole(text: str) -> bool:
     """Whether ``opened`` takes all images of what a user names, those included that ``parts`` gives to a training."""
-    return text != DIGITS and not _is_parted(text)
+    return not _is_built_in(text) and not _is_parted(text)
+
+
+def _is_built_in(text: str) -> bool:
+    return text == DIGITS and not Path(text).exists()
 
 
 def _is_parted(text: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_engine.datasets import Digits, ImageFolder, digits, opened, parts, split
+from inception_engine.datasets import Digits, ImageFolder, digits, opened, parts, split, taken_whole
 from inception_engine.errors import DatasetError, ImageDamaged, ImageTooLarge, PackageError
 from inception_engine.preprocess import decode
 
@@ -193,6 +193,22 @@ def test_what_a_user_names(tmp_path: Path) -> None:
     write(tmp_path / "net/val/d/0.png", 0)
     with pytest.raises(DatasetError, match="no class that is known: d"):
         parts(str(tmp_path / "net"))
+
+
+def test_a_folder_that_is_named_digits_stands_before_the_built_in_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(opened("digits", "held-out")) == 359 and not taken_whole("digits")
+    for number in range(5):
+        write(tmp_path / "digits/a" / f"{number}.png", number)
+    assert opened("digits", "held-out").classes == ("a",) and taken_whole("digits")
+    assert [len(part) for part in parts("digits").values()] == [4, 1]
+    (tmp_path / "digits").rename(tmp_path / "other")
+    (tmp_path / "digits").touch()
+    for refused in (lambda: opened("digits", "train"), lambda: parts("digits")):
+        with pytest.raises(DatasetError, match="digits: not a folder"):
+            refused()
 
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

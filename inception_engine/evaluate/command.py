@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=DIGITS,
         metavar="DIR",
         help="a folder with a folder for each class, or with `val` in that layout; or digits: the fifth of "
-        "scikit-learn's that is held out (default)",
+        "scikit-learn's that is held out (default), unless a file or folder here has that name",
     )
     parser.add_argument(
         "--held-out",
