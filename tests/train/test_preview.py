@@ -1,8 +1,15 @@
-"""`inception train --contact-sheet` and `--loader-only`: a look at a training's images that trains nothing."""
+"""`inception train --contact-sheet` and `--loader-only`: a look at a training's images that trains nothing.
+
+And `tools/train-digits`, which must put nothing but a training's result into the package.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +17,12 @@ import pytest
 from PIL import Image
 
 from inception_engine.cli import main
+from inception_engine.network import Network
 from inception_engine.train import preview
 
 pytest.importorskip("torch")
 
+ROOT = Path(__file__).parents[2]
 SMALL = ("--input-size", "32", "--width", "0.25", "--variant", "plain", "--batch", "4")
 
 
@@ -102,3 +111,60 @@ def test_mistakes_are_a_line(run, folder: Path, tmp_path: Path) -> None:
     assert f"{damaged}: damaged: " in complaint("--loader-only", "--workers", "2")
     assert run("--loader-only", "--skip-unreadable")[0] == 0
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.fixture
+def train_digits(
+    tmp_path: Path,
+):  # (arguments) -> the script's process; it writes the model to tmp_path / "model"
+    pytest.importorskip("sklearn", reason="the digits: scikit-learn is not installed")
+    copy = tmp_path / "tools/train-digits"
+    copy.parent.mkdir()
+    shutil.copy(ROOT / "tools/train-digits", copy)
+    (tmp_path / "tools/setup").write_text("#!/bin/sh\n")
+    (tmp_path / "tools/setup").chmod(0o755)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    elsewhere = (
+        "from pathlib import Path\nfrom inception_engine import models\nmodels.DIGITS = Path('model')\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(elsewhere)
+    (tmp_path / "runs/digits").mkdir(parents=True)
+    (tmp_path / "runs/digits/network.safetensors").write_bytes(b"of an earlier run")
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        return subprocess.run(
+            [copy, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--output=x"], "--output"),
+        (["--out", "x", "--resume"], "--output"),
+        (["--print-config"], "--print-config"),
+        (["--contact-sheet", "sheet.png"], "--contact-sheet"),
+        (["--epochs", "1", "--loader-only"], "--loader-only"),
+        (["--config", "x.yaml"], "--config"),
+    ],
+)
+def test_the_script_of_the_digits_trains_or_refuses(
+    train_digits, tmp_path: Path, arguments: list[str], option: str
+) -> None:
+    done = train_digits(*arguments)
+    assert not (tmp_path / "model").exists()
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"tools/train-digits: error: {option}: ")
+
+
+def test_the_script_of_the_digits_puts_what_it_trained_in_place(train_digits, tmp_path: Path) -> None:
+    for without_training, status in ((["--help"], 0), (["--epochs", "0"], 2)):
+        assert train_digits(*without_training).returncode == status
+        assert not (tmp_path / "model").exists()
+    done = train_digits("--epochs", "1", "--contrast", "0.4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("model: written\n")
+    assert Network.load(tmp_path / "model").metadata["epochs"] == "1"
