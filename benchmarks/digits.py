@@ -71,6 +71,11 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, metavar="N", help="of each training (default: the recipe's)")
     parser.add_argument("--output", type=Path, default=Path("runs/digits-table"), metavar="FOLDER")
     options = parser.parse_args()
+    for name in ("seeds", "epochs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            print(f"benchmarks.digits: error: --{name} {value}: give 1 or more", file=sys.stderr)
+            return 2
     seeds = range(options.seeds)
     found, images = errors(seeds, options.epochs, options.output)
     print(table(found, seeds, images))

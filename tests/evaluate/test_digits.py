@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from inception_engine.evaluate.metrics import Tally, agreement
 pytest.importorskip("sklearn", reason="backend digits: scikit-learn is not installed")
 pytest.importorskip("torch", reason="backend torch: torch is not installed")
 
+ROOT = Path(__file__).parents[2]
 ACCURACY = 98.5  # percent of the held-out fifth
 
 
@@ -62,3 +66,21 @@ def test_first_classes_are_torchs(
         found = tally(opened, held_out)
     agreed = agreement(backend, found.first, "torch", by_torch.first)
     assert len(agreed.differing) <= allowed, str(agreed)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--seeds", "0"), ("--seeds", "-1"), ("--seeds", "1", "--epochs", "0")]
+)
+def test_a_table_of_no_training_is_refused(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    digits = importlib.import_module("benchmarks.digits")
+    monkeypatch.setattr(sys, "argv", ["digits", *arguments, "--output", str(tmp_path / "table")])
+    assert digits.main() == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err == f"benchmarks.digits: error: {' '.join(arguments[-2:])}: give 1 or more\n"
+    assert not (tmp_path / "table").exists()
