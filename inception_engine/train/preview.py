@@ -9,6 +9,7 @@ from inception_engine.files import check_target
 from inception_engine.train import sheet, start
 from inception_engine.train.config import Config
 from inception_engine.train.loader import Loader, Throughput, measure
+from inception_engine.train.logs import ROWS
 
 LEAST_IMAGES, BATCHES = 1024, 8  # over which the loader is measured: so many images, and so many batches
 
@@ -41,6 +42,10 @@ def loader_alone(config: Config) -> Throughput:
     print(
         f"loader alone: {found.per_second:,.0f} images/s of {width} x {height} pixels with {processes} of its own, "
         f"over {found.images:,} images in batches of {config.batch}"
+    )
+    print(
+        f"of a training, {Path(config.output) / ROWS} has images_per_second, and as waiting the share of the time in "
+        "which the network waited for images"
     )
     return found
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from inception_engine.cli import main
 from inception_engine.network import Network
-from inception_engine.train import preview
+from inception_engine.train import logs, preview
 
 pytest.importorskip("torch")
 
@@ -87,7 +87,9 @@ def test_the_loader_alone(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     processes = "2 processes" if workers else "no process"
     assert re.fullmatch(
         rf"loader alone: [\d,]+ images/s of 32 x 32 pixels with {processes} of its own, "
-        r"over 40 images in batches of 4\n",
+        r"over 40 images in batches of 4\n"
+        r"of a training, runs/googlenet/metrics\.csv has images_per_second, and as waiting the share of the time in "
+        r"which the network waited for images\n",
         out,
     )
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
@@ -168,3 +170,5 @@ def test_the_script_of_the_digits_puts_what_it_trained_in_place(train_digits, tm
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("model: written\n")
     assert Network.load(tmp_path / "model").metadata["epochs"] == "1"
+    rows = [row for row in logs.read(tmp_path / "runs/digits/metrics.csv") if row.part == "train"]
+    assert rows and all(row.images_per_second and row.waiting and row.waiting < 1 for row in rows)
