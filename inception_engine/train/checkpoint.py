@@ -96,8 +96,9 @@ def is_checkpoint(path: Path) -> bool:
         return False
 
 
-def newest(folder: Path) -> Path | None:
-    return next(reversed(_all(folder)), None)
+def newest(folder: Path, before: int | None = None) -> Path | None:
+    """The file of the last step, or of the last one below ``before``."""
+    return next((path for path in reversed(_all(folder)) if before is None or _step(path) < before), None)
 
 
 def read_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -120,6 +121,13 @@ def clear_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing."""
     for path in folder.glob(_UNFINISHED):
         path.unlink(missing_ok=True)
+
+
+def _step(path: Path) -> int:
+    """Of a file by its name."""
+    match = _PATTERN.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def _all(folder: Path) -> list[Path]:

@@ -207,17 +207,23 @@ class _Training:
             self.logs.add(row)
         self.progress.row(row)
 
-    def _check_finite(self, loss: float) -> None:
-        """Raises TrainError."""
-        if not math.isfinite(loss):
-            raise TrainError(
-                f"the loss is {loss} at step {self.state.step}: a lower --learning-rate, a --warm-up or --clip may "
-                f"help; the last checkpoint is of step {self.saved_step}"
-            )
+    def _check_finite(self, value: float, what: str = "the loss") -> None:
+        """Raises TrainError, which names the last checkpoint of an earlier step: one of this step has diverged, too."""
+        if math.isfinite(value):
+            return
+        step = self.state.step
+        last = checkpoint.newest(self.folder / CHECKPOINTS, before=step)
+        again = "begin again" if last is None else f"begin again from {last} with --start"
+        raise TrainError(
+            f"{what} is {value} at step {step}: {again}, in another --output and with a lower --learning-rate, "
+            "a --warm-up or --clip; a training is not resumed with another rate"
+        )
 
     def _save(self) -> None:
         """Raises CheckpointError, and TrainError where there is nothing worth saving."""
         self._check_finite(self.state.sums[0].item())
+        # The last step may have made them so, and no loss has been computed with them yet.
+        self._check_finite(_largest(self.state.model), "the largest weight")
         if self.world.first and self.saved_step != self.state.step:
             whole = self.state.checkpoint(self.about)
             checkpoint.write(self.folder / CHECKPOINTS, whole, self.config.keep)
@@ -241,8 +247,10 @@ class _Training:
         return bool(self.world.from_first(missing))
 
     def _validate(self, part: Part, model: nn.Module) -> Scores:
+        """Raises TrainError where the loss is not a number."""
         batches = self._watched(self.held_out_loader.in_order())
         scores = validate(model, batches, self.stepper.input, self.world)
+        self._check_finite(scores.loss, "the validation loss")
         row = Row(
             part=part, step=self.state.step, epoch=self.state.step / self.steps_per_epoch,
             loss=scores.loss, top1=scores.top1, top5=scores.top5,
@@ -309,6 +317,12 @@ class _Training:
         if self.world.first:
             network.save(path)
         return Result(network=network, path=path, scores=scores, last=last)
+
+
+@torch.no_grad()
+def _largest(model: nn.Module) -> float:
+    """Of the absolute values of all weights; NaN where one of them is."""
+    return torch.stack([parameter.detach().abs().amax() for parameter in model.parameters()]).amax().item()
 
 
 def _set_dropout(model: Any, config: Config) -> None:

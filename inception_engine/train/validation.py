@@ -42,6 +42,7 @@ def validate(
         logits = model(to_input(batch.images))
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices == labels[:, None]
+        top &= ~logits.isnan().any(1, keepdim=True)  # to topk, NaN is the largest
         right += top[:, 0].sum().item()
         among += top.sum().item()
         images += len(labels)

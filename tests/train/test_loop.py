@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,12 @@ from inception_engine.train.augment import Augmentation
 from inception_engine.train.config import AUGMENTATION, Config, read
 from inception_engine.train.distributed import World
 from inception_engine.train.errors import CheckpointError, ConfigError, TrainError
-from inception_engine.train.loader import Loader
+from inception_engine.train.loader import Batch, Loader
 from inception_engine.train.logs import Logs, Progress, Row
 from inception_engine.train.logs import read as read_rows
 from inception_engine.train.loop import train
 from inception_engine.train.stopping import Stopped
+from inception_engine.train.validation import Scores, validate
 from tests.tolerances import TOLERANCES, error
 from tests.train.conftest import write_classes
 
@@ -241,10 +243,57 @@ def test_what_cannot_be_resumed(configured, images: Path, tmp_path: Path) -> Non
 
 def test_a_loss_that_is_no_number_ends_it(configured) -> None:
     config = configured(learning_rate=1e9, epochs=20, norm="none")
-    with pytest.raises(TrainError, match=r"the loss is (nan|inf) at step \d+: a lower --learning-rate"):
+    with pytest.raises(TrainError, match=r"is (nan|inf) at step \d+: begin again.* a lower --learning-rate"):
         train(config, ALONE)
     for path in (Path(config.output) / loop.CHECKPOINTS).iterdir():
         checkpoint.read(path)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(configured) -> None:
+    """The last step's: the loss before it is finite, and the log has begun its sums anew."""
+    config = configured(learning_rate=3e38, weight_decay=1e3, epochs=1, batch=16)
+    with pytest.raises(
+        TrainError, match=r"the largest weight is (nan|inf) at step 1: begin again, in another"
+    ):
+        train(config, ALONE)
+    assert list((Path(config.output) / loop.CHECKPOINTS).iterdir()) == []
+    assert not (Path(config.output) / loop.NETWORK).exists()
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_validation_whose_loss_is_no_number_ends_it(
+    loss: float, configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint to begin again from is the one before; resumed, the validation is done again."""
+    config = configured(epochs=2)
+
+    def diverged(*arguments: Any) -> Scores:
+        scores = validate(*arguments)
+        return (
+            scores
+            if len(read_rows(Path(config.output) / "metrics.csv")) < 4
+            else Scores(loss=loss, top1=50.0, top5=100.0, images=6)
+        )
+
+    monkeypatch.setattr(loop, "validate", diverged)
+    for resume in (False, True):
+        with pytest.raises(
+            TrainError,
+            match=rf"the validation loss is {loss} at step 6: begin again from .*-000000003\.safet",
+        ):
+            train(config, ALONE, resume=resume)
+    assert not (Path(config.output) / loop.NETWORK).exists()
+
+
+def test_logits_that_are_no_numbers_are_wrong() -> None:
+    class Model(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    logits = torch.tensor([[2.0, 1.0], [float("nan"), float("nan")], [0.0, float("nan")]])
+    batch = Batch(images=logits, labels=torch.tensor([0, 0, 1]), indices=torch.arange(3), waited=0.0)
+    scores = validate(Model(), iter([batch]), lambda images: images, ALONE)
+    assert scores.top1 == scores.top5 == pytest.approx(100 / 3) and scores.images == 3
 
 
 def test_a_full_disk_while_saving(
