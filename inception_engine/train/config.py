@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from inception_engine.packages import load
 from inception_engine.spec import PRESETS, Spec
@@ -93,8 +93,11 @@ class Config:
     log_every: int = key(20, "steps between rows of the log", least=1)
     tensorboard: bool = key(True, "write TensorBoard's event files, too", free=True)
 
+    derived: ClassVar[bool] = False  # of an instance: average_from was not given, and follows from epochs
+
     def __post_init__(self) -> None:
         if self.average_from is None and isinstance(self.epochs, int):
+            object.__setattr__(self, "derived", True)
             object.__setattr__(self, "average_from", 2 * self.epochs // 3)
         check(self)
         if self.variant not in PRESETS:

@@ -83,10 +83,12 @@ class _Training:
         folder: Path,
         stack: contextlib.ExitStack,
     ) -> None:
+        about = None if saved is None else saved.document
+        if about is not None:
+            config = resuming.settled(about, config)
         self.config, self.world, self.folder = config, world, folder
         parts = datasets.parts(config.data)
         self.classes = parts["train"].classes
-        about = None if saved is None else saved.document
         if about is not None:
             resuming.check_same(about, config, self.classes, len(parts["train"]))
             spec, preprocess = start.spec_from(about["spec"]), start.preprocess_from(about["preprocess"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ def find(folder: Path, resume: bool) -> Checkpoint | None:
     for complaint in complaints:
         print(f"{complaint}; going on from the one before")
     return found
+
+
+def settled(document: Mapping[str, Any], config: Config) -> Config:
+    """With the checkpoint's ``average_from`` where none was given: more epochs do not move it."""
+    before = document["config"].get("average_from")
+    return dataclasses.replace(config, average_from=before) if config.derived else config
 
 
 def check_same(document: Mapping[str, Any], config: Config, classes: Sequence[str], images: int) -> None:

@@ -224,6 +224,21 @@ def test_a_finished_training_resumes_to_its_end_or_to_more_epochs(configured) ->
     assert checkpoint.read(last_checkpoint(config)).document["step"] == 9
 
 
+def test_more_epochs_with_the_default_average_keep_where_it_began(configured, tmp_path: Path) -> None:
+    """Nobody gave ``average_from``, which follows from the epochs: 2 of 3, and it would be 4 of 6."""
+    config = configured(epochs=3, average_from=None)
+    train(config, ALONE)
+    more = configured(epochs=6, average_from=None)
+    train(more, ALONE, resume=True)
+    assert checkpoint.read(last_checkpoint(more)).document["config"]["average_from"] == 2
+    assert Config(**read(Path(config.output) / loop.CONFIG)).average_from == 2
+    given = configured(epochs=6, average_from=2, output=str(tmp_path / "given"))
+    train(given, ALONE)
+    assert_equal_runs(more, given)
+    with pytest.raises(CheckpointError, match="average_from was 2 and is 4"):
+        train(configured(epochs=7, average_from=4), ALONE, resume=True)
+
+
 def test_what_cannot_be_resumed(configured, images: Path, tmp_path: Path) -> None:
     config = configured(epochs=1)
     train(config, ALONE)
