@@ -33,7 +33,7 @@ class Config:
     output: str = key("runs/googlenet", "folder for checkpoints, logs and the trained network", free=True)
     seed: int = key(0, "of weights, order of images, augmentation and dropout", least=0, most=2**32 - 1)
     workers: int = key(0, "processes that read images; 0: the training's own", least=0, free=True)
-    skip_unreadable: bool = key(False, "leave out images that cannot be read, and say so")
+    skip_unreadable: bool = key(False, "leave out images that cannot be read, and say so", free=True)
 
     variant: str = key("lrn", "lrn (the paper's network), plain or torchvision; the next six change it")
     norm: str | None = key(None, "lrn, batch or none")

@@ -25,7 +25,7 @@ def key(
     default: Any, text: str, *, least: float = -math.inf, most: float = math.inf, free: bool = False
 ) -> Any:
     """A field. ``least``, ``most``: bounds of numbers. ``free``: may change on resuming, as no
-    result depends on it, or its last bits at most."""
+    result depends on it, or its last bits at most, or as the training could not go on otherwise."""
     return dataclasses.field(default=default, metadata={HELP: text, LEAST: least, MOST: most, FREE: free})
 
 

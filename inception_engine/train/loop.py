@@ -16,15 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
 from inception_engine import datasets, packages
+from inception_engine.errors import ImageError
 from inception_engine.files import write_atomically
 from inception_engine.model import GoogLeNet
 from inception_engine.network import Network
 from inception_engine.train import averaging, checkpoint, resuming, start
+from inception_engine.train.augment import Augmentation
 from inception_engine.train.checkpoint import Checkpoint
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World, shard_dropout
@@ -33,6 +36,7 @@ from inception_engine.train.keys import as_document
 from inception_engine.train.loader import Loader
 from inception_engine.train.logs import Logs, Pace, Part, Progress, Row
 from inception_engine.train.optimiser import sgd
+from inception_engine.train.samples import SUBSTITUTES, Recipe, Task
 from inception_engine.train.state import State, sums
 from inception_engine.train.step import Stepper
 from inception_engine.train.stopping import Signals, Stopped
@@ -106,6 +110,7 @@ class _Training:
         self.train_loader, self.held_out_loader = (
             stack.enter_context(self._loader(parts, part, model)) for part in ("train", "held-out")
         )
+        _prepare_one(parts["held-out"], self.held_out_loader.augmentation, config)
         shard_dropout(model, world)
         self.steps_per_epoch = self.train_loader.batches
         self.steps = config.epochs * self.steps_per_epoch
@@ -325,6 +330,23 @@ class _Training:
 def _largest(model: nn.Module) -> float:
     """Of the absolute values of all weights; NaN where one of them is."""
     return torch.stack([parameter.detach().abs().amax() for parameter in model.parameters()]).amax().item()
+
+
+def _prepare_one(held_out: datasets.Dataset, augmentation: Augmentation, config: Config) -> None:
+    """An image as validation sees it, so that a resize that cannot be is not found behind an epoch's work.
+
+    Raises ImageError; none for an image that is to be left out, unless all that are looked at fail alike.
+    """
+    recipe = Recipe(dataset=held_out, augmentation=augmentation, seed=config.seed, skip_unreadable=False)
+    looked_at = range(min(SUBSTITUTES, len(held_out)) if config.skip_unreadable else 1)
+    for index in looked_at:
+        try:
+            recipe.prepare(Task(indices=np.array([index]), epoch=None))
+        except ImageError:
+            if index == looked_at[-1]:
+                raise
+        else:
+            return
 
 
 def _set_dropout(model: Any, config: Config) -> None:

@@ -346,6 +346,8 @@ def test_a_full_disk_while_saving(
         ({"start": "{tmp}/none.safetensors", "width": None, "norm": None}, "none.safetensors"),
         ({"output": "{file}/run"}, "Not a directory"),
         ({"area": (0.5, 0.2)}, "area is"),
+        ({"resize": 1_000_000}, "after resizing"),
+        ({"resize": 1_000_000, "skip_unreadable": True}, "after resizing"),
         ({"interpolations": ("sharp",)}, "interpolations are"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -379,6 +381,30 @@ def test_unreadable_images_are_named_or_left_out(
     train(configured(data=str(data), output=str(tmp_path / "b"), skip_unreadable=True), ALONE)
     out = capsys.readouterr().out
     assert out.count("left out: ") == 6
+
+
+def test_a_resize_that_cannot_be_is_said_before_the_first_step(
+    configured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inception_engine.errors import ImageError
+
+    steps: list[int] = []
+    monkeypatch.setattr(Progress, "step", lambda self: steps.append(1))
+    with pytest.raises(ImageError, match="after resizing"):
+        train(configured(resize=1_000_000), ALONE)
+    assert not steps
+
+
+def test_unreadable_images_may_be_left_out_on_resuming(configured, tmp_path: Path) -> None:
+    """An image is damaged behind the first epoch; the training goes on without it."""
+    data = write_classes(tmp_path / "data", {"cat": 12, "dog": 12})
+    config = configured(data=str(data), epochs=1)
+    train(config, ALONE)
+    for path in data.glob("*/*.png"):
+        if path.stem in "0123":
+            path.write_bytes(b"no image")
+    train(dataclasses.replace(config, epochs=2, skip_unreadable=True), ALONE, resume=True)
+    assert checkpoint.read(last_checkpoint(config)).document["config"]["skip_unreadable"]
 
 
 def test_the_configuration_is_written_for_others_to_use(configured) -> None:
