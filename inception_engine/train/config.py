@@ -130,7 +130,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     with open(path, encoding="utf-8") as file:
         try:
             document = yaml.safe_load(file)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise ConfigError(f"{path}: not YAML: lists in lists, too deep") from None
+        except (
+            yaml.YAMLError,
+            ValueError,
+        ) as error:  # of text that is not UTF-8, and of dates that do not exist
             raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: no keys in it; inception train --print-config shows all")

@@ -10,6 +10,8 @@ import argparse
 import dataclasses
 import json
 import math
+import os
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -67,11 +69,21 @@ def as_document(owner: Any) -> dict[str, Any]:
 
 
 def as_yaml(owner: Any) -> str:
-    """All keys with what they are, a line each. Values are JSON, which YAML reads."""
+    """All keys with what they are, a line each. Values are JSON, which YAML reads, but for what is not ASCII: its pairs
+    of surrogates are two characters to YAML, which has an escape for one beyond 16 bits."""
     return "".join(
-        f"{field.name}: {json.dumps(getattr(owner, field.name))}  # {field.metadata[HELP]}\n"
+        f"{field.name}: {_as_ascii(getattr(owner, field.name))}  # {field.metadata[HELP]}\n"
         for field in dataclasses.fields(owner)
     )
+
+
+def _as_ascii(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[^ -~]", lambda match: _escape(ord(match[0])), text)
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
 
 
 def add_options(parser: argparse._ActionsContainer, owner: type) -> None:
@@ -161,8 +173,18 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
         good = isinstance(value, int | float) and math.isfinite(value)
     else:
         good = isinstance(value, bare)
+    if isinstance(value, str) and not _encodable(value):
+        raise ConfigError(f"{name} is {value!r}, which is no text that a file could be named by")
     if not good:
         raise ConfigError(f"{name} is {_text(value)!r}, not {_metavar(kind)}")
+
+
+def _encodable(text: str) -> bool:
+    """Whether the system takes it, as a path: what is no Unicode may be the system's own, and nothing holds a NUL."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _metavar(kind: Any) -> str:

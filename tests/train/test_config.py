@@ -78,6 +78,21 @@ def test_options_stand_before_the_file_and_the_file_before_the_defaults(
     assert config == Config(batch=32, epochs=6, learning_rate=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["\U0001f436/ä\uffff", "\\ud83d\\udc36", 'a "b" \\U0001f436', "a\x7f\x85\u2028\ufeffb\tc\nd", "\udcff"],
+    ids=ascii,
+)
+def test_every_name_comes_back_as_printed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beyond 16 bits, what looks like an escape, lines within, and bytes that are no UTF-8, as options bring them."""
+    file = tmp_path / "config.yaml"
+    assert cli.main(["train", "--output", name, "--print-config"]) == 0
+    file.write_text(capsys.readouterr().out)
+    assert read(file)["output"] == name
+
+
 def test_the_papers_figures_are_the_defaults() -> None:
     config = Config()
     assert (config.momentum, config.decay, config.decay_epochs) == (0.9, 0.96, 8)
@@ -124,6 +139,10 @@ def test_the_variant() -> None:
         ("freeze: 4a", "give start, too"),
         ("- a\n- b", "no keys in it"),
         ("a: [", "not YAML"),
+        ("output: 2024-99-99", "not YAML: month must be in 1..12"),
+        ('output: "a\\0b"', "output is 'a\\x00b', which is no text that a file could be named by"),
+        ('output: "a\\ud800b"', "output is 'a\\ud800b', which is no text"),
+        pytest.param("area: " + 5000 * "[", "not YAML: lists in lists", id="deep"),
         ("", "no keys in it"),
     ],
 )
