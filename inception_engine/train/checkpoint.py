@@ -48,8 +48,8 @@ class Checkpoint:
 
 
 def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a file of its step, and then remove all but the last ``keep``. Raises CheckpointError; then all that were
-    there still are."""
+    """Write a file of its step, and then remove all but the last ``keep`` up to it, and those of later steps: damaged
+    ones that the training did not go on from. Raises CheckpointError; then all that were there still are."""
     path = folder / _NAME.format(checkpoint.document["step"])
     # Not as they lie in memory, channels last perhaps.
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
@@ -61,8 +61,10 @@ def write(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         last = newest(folder)
         kept = f"; {last.name} is intact" if last else ""
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from None
-    for old in _all(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+    there = _all(folder)
+    own = there.index(path)
+    for other in there[: max(own + 1 - keep, 0)] + there[own + 1 :]:
+        other.unlink(missing_ok=True)
     return path
 
 

@@ -114,6 +114,8 @@ class _Training:
         shard_dropout(model, world)
         self.steps_per_epoch = self.train_loader.batches
         self.steps = config.epochs * self.steps_per_epoch
+        if about is not None:
+            resuming.check_not_beyond(about, config, self.steps_per_epoch)
         self.about: dict[str, Any] = {
             "format": 1,
             "config": as_document(config),

@@ -39,6 +39,16 @@ def settled(document: Mapping[str, Any], config: Config) -> Config:
     return dataclasses.replace(config, average_from=before) if config.derived else config
 
 
+def check_not_beyond(document: Mapping[str, Any], config: Config, steps_per_epoch: int) -> None:
+    """Raises CheckpointError where a checkpoint is of more epochs than are asked for."""
+    step = document["step"]
+    if step > config.epochs * steps_per_epoch:
+        raise CheckpointError(
+            f"the checkpoint is of step {step}, and epochs {config.epochs} ends at step "
+            f"{config.epochs * steps_per_epoch}: give --epochs {-(-step // steps_per_epoch)} or more"
+        )
+
+
 def check_same(document: Mapping[str, Any], config: Config, classes: Sequence[str], images: int) -> None:
     """Raises CheckpointError where a checkpoint's document is of other classes, data or keys."""
     before = list(document["classes"])

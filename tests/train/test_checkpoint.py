@@ -82,9 +82,23 @@ def test_a_damaged_one_is_passed_over_with_a_word(tmp_path: Path) -> None:
     found, complaints = checkpoint.read_newest(tmp_path)
     assert found is not None and found.document["step"] == 1
     assert len(complaints) == 1 and last.name in complaints[0]
-    checkpoint.write(tmp_path, made(1), keep=3).write_bytes(b"")
+    found_at = tmp_path / "checkpoint-000000001.safetensors"
+    found_at.write_bytes(b"")
     with pytest.raises(CheckpointError, match=last.name):
         checkpoint.read_newest(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_after_damaged_ones_what_is_written_stays_and_they_go(keep: int, tmp_path: Path) -> None:
+    """Those of steps 7 and 9 are damaged; the training went on from step 4 and saves at step 5."""
+    for step in (4, 7, 9):
+        checkpoint.write(tmp_path, made(step), keep=3)
+    for step in (7, 9):
+        (tmp_path / f"checkpoint-{step:09}.safetensors").write_bytes(b"")
+    path = checkpoint.write(tmp_path, made(5), keep=keep)
+    names = [f"checkpoint-{step:09}.safetensors" for step in (4, 5)]
+    assert sorted(os.listdir(tmp_path)) == names[-keep:]
+    assert checkpoint.read(path).document["step"] == 5
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:

@@ -239,6 +239,15 @@ def test_more_epochs_with_the_default_average_keep_where_it_began(configured, tm
         train(configured(epochs=7, average_from=4), ALONE, resume=True)
 
 
+def test_fewer_epochs_than_are_done(configured) -> None:
+    config = configured(epochs=2)
+    train(config, ALONE)
+    with pytest.raises(
+        CheckpointError, match="of step 6, and epochs 1 ends at step 3: give --epochs 2 or more"
+    ):
+        train(dataclasses.replace(config, epochs=1), ALONE, resume=True)
+
+
 def test_what_cannot_be_resumed(configured, images: Path, tmp_path: Path) -> None:
     config = configured(epochs=1)
     train(config, ALONE)
