@@ -239,9 +239,7 @@ class _Training:
         self.saved_step = self.state.step
 
     def _stop_if_asked(self) -> None:
-        """Raises Stopped. Several processes must agree, and do so where they exchange numbers anyway."""
-        if self.world.size > 1 and self.state.step % self.config.log_every:
-            return
+        """Raises Stopped. Several processes must agree, and do so at every step: schedulers do not wait for long."""
         if number := self.signals.agreed(self.world):
             self._save()
             raise Stopped(number, self.state.step)
@@ -257,7 +255,7 @@ class _Training:
 
     def _validate(self, part: Part, model: nn.Module) -> Scores:
         """Raises TrainError where the loss is not a number."""
-        batches = self._watched(self.held_out_loader.in_order())
+        batches = self._watched(self.held_out_loader.in_order(), self.held_out_loader.batches)
         scores = validate(model, batches, self.stepper.input, self.world)
         self._check_finite(scores.loss, "the validation loss")
         row = Row(
@@ -278,15 +276,20 @@ class _Training:
         if average is None or not self._averaging():
             return None
         epoch = (self.state.step - 1) // self.steps_per_epoch
-        batches = itertools.islice(self._watched(self.train_loader.epoch(epoch)), self.config.average_batches)
+        epoch_again = self._watched(self.train_loader.epoch(epoch), self.steps_per_epoch)
+        batches = itertools.islice(epoch_again, self.config.average_batches)
         averaging.batch_norm_statistics(average.module, (self.stepper.input(b.images) for b in batches))
         return self._validate("average", average.module)
 
-    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Batches outside of steps, when all is saved: a signal ends them at once. Raises Stopped."""
-        for batch in batches:
-            if self.signals.number and self.world.size == 1:
-                raise Stopped(self.signals.number, self.state.step)
+    def _watched(self, batches: Iterator[Any], whole: int) -> Iterator[Any]:
+        """Batches outside of steps, when all is saved: a signal ends them at once. Raises Stopped.
+
+        ``whole``: how many of them every process has; at a last, smaller one, some are not there to agree.
+        """
+        for index, batch in enumerate(batches):
+            together = index < whole or self.world.size == 1
+            if together and (number := self.signals.agreed(self.world)):
+                raise Stopped(number, self.state.step)
             self._complain(batch.skipped)
             yield batch
 

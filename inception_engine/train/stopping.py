@@ -6,6 +6,9 @@ import signal
 import threading
 from types import FrameType
 
+import torch
+import torch.distributed as dist
+
 from inception_engine.train.distributed import World
 
 
@@ -21,6 +24,7 @@ class Signals:
     """Remembers the last signal while it is entered. In a thread, which gets none, it does nothing."""
 
     number = 0
+    _group: dist.ProcessGroup | None = None  # of CPUs, so that asking does not wait for what a GPU computes
 
     def __enter__(self) -> Signals:
         self._before = {}
@@ -39,5 +43,8 @@ class Signals:
     def agreed(self, world: World) -> int:
         """The signal that any process got, or 0, the same in all of them, which must ask together."""
         kinds = (signal.SIGTERM, signal.SIGINT)
-        counts = world.sums([self.number == kind for kind in kinds])
-        return next((kind for kind, count in zip(kinds, counts, strict=True) if count), 0)
+        counts = torch.tensor([self.number == kind for kind in kinds], dtype=torch.float64)
+        if world.size > 1:
+            self._group = self._group or dist.new_group(backend="gloo")
+            dist.all_reduce(counts, group=self._group)
+        return next((kind for kind, count in zip(kinds, counts.tolist(), strict=True) if count), 0)

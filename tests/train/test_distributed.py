@@ -13,7 +13,7 @@ import torch
 
 from inception_engine.errors import ArgumentError
 from inception_engine.network import Conv, Linear, Network
-from inception_engine.train import loop
+from inception_engine.train import checkpoint, loop
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World, joined
 from inception_engine.train.errors import ConfigError
@@ -77,6 +77,57 @@ def test_the_same_weights(runs: tuple[Config, Config, str]) -> None:
         if isinstance(a, Conv | Linear):
             assert isinstance(b, Conv | Linear)
             assert error(b.weight, a.weight) <= TRAINING
+
+
+# A process that gets a signal of its own, "between steps" or at the first batch of validation.
+SIGNALLED = """
+import os, signal, sys
+from inception_engine import cli
+from inception_engine.train import checkpoint, loop
+from inception_engine.train.logs import Progress
+
+def signalled():
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def step(self):
+    self.done = getattr(self, "done", 0) + 1
+    if self.done == 2:
+        signalled()
+
+def validate(model, batches, *arguments):
+    signalled()
+    return before(model, batches, *arguments)
+
+before = loop.validate
+if sys.argv[1] == "steps":
+    Progress.step = step
+else:
+    loop.validate = validate
+status = cli.main(["train", "--config", sys.argv[2]])
+print("status", status, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("where", "step"), [("steps", 2), ("validation", 3)])
+def test_a_signal_to_one_of_them_stops_both_at_once(
+    where: str, step: int, images: Path, tmp_path: Path
+) -> None:
+    """However seldom they write rows."""
+    given = {**TINY, **KEYS, "log_every": 1000, "data": str(images), "output": str(tmp_path / "run")}
+    config = Config(**given)  # type: ignore[arg-type]
+    script = tmp_path / "signalled.py"
+    script.write_text(SIGNALLED)
+    done = subprocess.run(
+        [BIN / "torchrun", "--standalone", "--nproc-per-node=2", script, where,
+         written(config, tmp_path / "config.yaml")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("status 143") == 2
+    assert f"stopped by SIGTERM behind step {step}, which is saved" in done.stdout
+    last = checkpoint.newest(Path(config.output) / loop.CHECKPOINTS)
+    assert last is not None and checkpoint.read(last).document["step"] == step
 
 
 def test_one_of_them_writes(runs: tuple[Config, Config, str]) -> None:
