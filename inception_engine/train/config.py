@@ -32,7 +32,7 @@ class Config:
     data: str = key("digits", "'digits', or a folder: train/ and val/ in it, or a folder for each class")
     output: str = key("runs/googlenet", "folder for checkpoints, logs and the trained network", free=True)
     seed: int = key(0, "of weights, order of images, augmentation and dropout", least=0, most=2**32 - 1)
-    workers: int = key(0, "processes that read images; 0: the training's own", least=0, free=True)
+    workers: int = key(0, "processes that read images; 0: the training's own", least=0, most=1024, free=True)
     skip_unreadable: bool = key(False, "leave out images that cannot be read, and say so", free=True)
 
     variant: str = key("lrn", "lrn (the paper's network), plain or torchvision; the next six change it")
@@ -102,6 +102,10 @@ class Config:
         check(self)
         if self.variant not in PRESETS:
             raise ConfigError(f"unknown variant {self.variant!r}; there is {', '.join(PRESETS)}")
+        if self.std is not None and min(self.std) <= 0:
+            raise ConfigError(
+                f"std is {','.join(map(str, self.std))}: pixels are divided by it, give more than 0"
+            )
         if self.start is None and self.freeze is not None:
             raise ConfigError("freeze keeps the weights of a network to start from: give start, too")
 

@@ -158,6 +158,9 @@ def _read(path: Path, config: Config) -> _Source:
         given = getattr(config, name)
         if given is not None and name != "input_size" and given != getattr(spec, name):
             raise ConfigError(f"{name} is {given}, and {getattr(spec, name)} in {path}")
+    default = Config.input_channels  # which says nothing: it may not have been given
+    if config.input_channels not in (default, spec.input_channels):
+        raise ConfigError(f"input_channels is {config.input_channels}, and {spec.input_channels} in {path}")
     return _Source(spec=spec, tensors=tensors, classes=classes, preprocess=preprocess, folded=folded)
 
 

@@ -14,6 +14,7 @@ from inception_engine.train import keys
 from inception_engine.train.augment import Augmentation
 from inception_engine.train.config import AUGMENTATION, VARIANT, Config, read
 from inception_engine.train.errors import ConfigError
+from inception_engine.train.loader import MOST_WORKERS
 
 # A value other than the default of every key, as an option has it.
 OTHERS: dict[str, tuple[str | None, Any]] = {
@@ -108,6 +109,11 @@ def test_the_defaults_of_augmentation_are_its_own() -> None:
     assert own.keys() - set(AUGMENTATION) == {"input_shape", "preprocess"}
 
 
+def test_the_most_workers_are_the_loaders() -> None:
+    (field,) = (field for field in dataclasses.fields(Config) if field.name == "workers")
+    assert field.metadata[keys.MOST] == MOST_WORKERS
+
+
 def test_the_variant() -> None:
     assert repr(Config().spec(1000)) == repr(Config(variant="lrn").spec(1000))
     config = Config(variant="torchvision", width=0.5, input_size=96, pool_padding="none", input_channels=1)
@@ -130,6 +136,9 @@ def test_the_variant() -> None:
         ("mirror: 1", "mirror is '1', not true|false"),
         ("learning_rate: .nan", "learning_rate is 'nan', not X"),
         ("learning_rate: fast", "--learning-rate is 'fast', not X"),
+        ("workers: 2000", "workers is 2000, not from 0 to 1024"),
+        ("std: [1.0, 0.0, 2.0]", "std is 1.0,0.0,2.0: pixels are divided by it, give more than 0"),
+        ("std: [-1.0]", "std is -1.0: pixels"),
         ("dropout: 1.5", "dropout is 1.5, not from 0 to 0.99"),
         ("area: 0.5", "area is '0.5', not X,X"),
         ("area: []", "area is '', not X,X"),

@@ -143,6 +143,7 @@ def test_layers_up_to_one_are_frozen() -> None:
     [
         ({"width": 0.5}, "width is 0.5, and 0.125 in"),
         ({"norm": "batch"}, "norm is batch, and lrn in"),
+        ({"input_channels": 1}, "input_channels is 1, and 3 in"),
         ({"mean": (1.0, 2.0)}, "2 means"),
     ],
 )
