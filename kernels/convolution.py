@@ -29,9 +29,9 @@ _LINE: tl.constexpr = tl.constexpr(128)  # bytes
 # K is divided by products and shifts, exactly if taps * units**2 < 1 << shift and taps * kernel_w < 1 << 16, a unit
 # being 16 channels; ``counts`` says whether. Shifts by how many taps a window has at most: products fit into 31 bits.
 SHIFTS = {63: 25, 1023: 21}
-_FEW: tl.constexpr = tl.constexpr(63)
-_SHIFT: tl.constexpr = tl.constexpr(25)
-_OTHER_SHIFT: tl.constexpr = tl.constexpr(21)
+_FEW: tl.constexpr = tl.constexpr(min(SHIFTS))
+_SHIFT: tl.constexpr = tl.constexpr(SHIFTS[min(SHIFTS)])
+_OTHER_SHIFT: tl.constexpr = tl.constexpr(SHIFTS[max(SHIFTS)])
 
 
 def counts(kernel_h: int, kernel_w: int, channels: int) -> bool:

@@ -6,6 +6,7 @@ A plan says which tile each op has. The rest is chosen here, as data.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,15 +91,7 @@ _FEW = Variant(
     kinds=("network",),
 )
 # K is cut for the sake of tensor cores, which float32 has not. Sums of parts beside all else spill with four warps.
-_PARTS = Variant(
-    rows=(32, 64),
-    columns=(32, 64),
-    block_depth=64,
-    stages=3,
-    warps=8,
-    kinds=("parts",),
-    blocks_per_sm=1,
-)
+_PARTS = dataclasses.replace(_FEW, warps=8, kinds=("parts",), blocks_per_sm=1)
 # By dtype, the first that has all tiles of a launch is taken.
 VARIANTS: dict[str, tuple[Variant, ...]] = {
     "fp16": (_MANY, _FEW, _PARTS),

@@ -101,7 +101,7 @@ typedef enum ie_format {
  * 9.0 or 10.0, instead of the one that runs everything. Results agree within the dtype's rounding; the weights of these
  * modules then lie on the GPU twice. */
 typedef enum ie_specialise {
-  IE_SPECIALISE_AUTO = 0, /* where the kernel archive says that it is the faster one; nowhere yet */
+  IE_SPECIALISE_AUTO = 0, /* where the kernel archive says that it was measured to be faster */
   IE_SPECIALISE_NEVER = 1,
   IE_SPECIALISE_ALWAYS = 2 /* wherever the kernel archive has one */
 } ie_specialise;
