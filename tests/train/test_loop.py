@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import os
 import signal
 from pathlib import Path
@@ -72,7 +73,7 @@ def without_times(rows: list[Row]) -> list[Row]:
 def assert_equal_runs(a: Config, b: Config) -> None:
     """The same network, last checkpoint (but for the place that it names) and log (but for speeds)."""
     first, second = (Path(config.output) for config in (a, b))
-    assert (first / loop.NETWORK).read_bytes() == (second / loop.NETWORK).read_bytes()
+    assert filecmp.cmp(first / loop.NETWORK, second / loop.NETWORK, shallow=False)
     one, two = (checkpoint.read(last_checkpoint(config)) for config in (a, b))
     assert one.tensors.keys() == two.tensors.keys()
     assert all(torch.equal(tensor, two.tensors[name]) for name, tensor in one.tensors.items())
