@@ -193,6 +193,14 @@ def parts(text: str) -> dict[Part, Dataset]:
     return {**found}
 
 
+def held_out(text: str) -> Dataset:
+    """What a training of what a user names does not learn from: of ``parts``, or of a folder that has ``val`` and no
+    ``train``, that one. Raises DatasetError, PackageError and OSError."""
+    if _is_parted(text) and not _part_of(text, "train").is_dir():
+        return opened(text, "held-out")
+    return parts(text)["held-out"]
+
+
 def taken_whole(text: str) -> bool:
     """Whether ``opened`` takes all images of what a user names, those included that ``parts`` gives to a training."""
     return not _is_built_in(text) and not _is_parted(text)

@@ -43,7 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out",
         action="store_true",
-        help="of a folder with a folder for each class, take only the fifth that `inception train` holds out of it",
+        help="of a folder with a folder for each class, take only the fifth that `inception train` holds out of it; of "
+        "other data nothing changes: `val` and the built-in fifth are held out",
     )
     parser.add_argument(
         "--crops",
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0. Raises EngineErrors, OSError, and what opening the models raises."""
     from inception_engine import packages
     from inception_engine.backends.named import split
-    from inception_engine.datasets import opened, parts, taken_whole
+    from inception_engine.datasets import held_out, opened, taken_whole
     from inception_engine.errors import ArgumentError
     from inception_engine.evaluate.metrics import agreement
     from inception_engine.files import check_target, write_atomically
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ArgumentError(f"--threads {arguments.threads}: out of range")
     if arguments.confusion is not None:
         packages.load("matplotlib")
-    dataset = parts(arguments.data)["held-out"] if arguments.held_out else opened(arguments.data, "held-out")
+    dataset = held_out(arguments.data) if arguments.held_out else opened(arguments.data, "held-out")
     models = [_read(text, arguments.backend) for text in arguments.models or [_built_in()]]
     own = {name: getattr(arguments, name) for name in ("device", "dtype", "threads", "max_batch", "emulate")}
     with contextlib.ExitStack() as stack:
@@ -132,6 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(_printable(f"\n{compared}"))
     if arguments.json is not None:
         document = found.document(arguments.data, dataset.classes)
+        document["held_out"] = not taken_whole(arguments.data) or arguments.held_out
         document["agreement"] = None if compared is None else compared.document()
         write_atomically(arguments.json, [json.dumps(document, indent=2).encode() + b"\n"])
     if arguments.confusion is not None:

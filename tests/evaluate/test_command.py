@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def test_ensembles_crops_json_and_picture(folder: Path, tmp_path: Path, capsys: 
     assert (found["top1"], found["top5"], found["cost"]) == (last["top1"], last["top5"], 288)
     assert f"top-1 {found['top1']:.2f} %, top-5 {found['top5']:.2f} % (2 models, 144 crops)" in out
     assert found["classes"] == ["3", "7"] and found["classes_by_name"] and found["random_weights"]
+    assert found["held_out"] is True
     assert len(found["models"]) == 2 and "torch" in found["models"][1]
     assert Image.open(picture).format == "PNG"
 
@@ -185,17 +187,29 @@ def test_what_a_training_holds_out_of_a_folder(folder: Path, tmp_path: Path, cap
         Path(datasets.ImageFolder(tmp_path).name(index)).write_bytes(
             b""
         )  # what is trained with must not be read
-    command = (folder / "net.safetensors", "--data", tmp_path)
+    figures = tmp_path / "figures.json"
+    command = (folder / "net.safetensors", "--data", tmp_path, "--json", figures)
     status, out, err = run(capsys, *command, "--held-out")
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "") and json.loads(figures.read_text())["held_out"] is True
     assert out.startswith(f"data   {tmp_path}: 2 images of 2 classes\n")
     status, out, err = run(capsys, *command, "--skip-unreadable")
     assert status == 0 and out.startswith(f"data   {tmp_path}: 12 images of 2 classes\n")
+    assert json.loads(figures.read_text())["held_out"] is False
     note = f"all images of {tmp_path} were taken, those of a training included; see --held-out"
     assert err.count("inception: skipped: ") == 10 and err.endswith(f"inception: note: {note}\n")
     for laid_out in ((), ("--held-out",)):
         status, out, err = run(capsys, folder / "net.safetensors", "--data", folder, *laid_out)
         assert (status, err) == (0, "") and "4 images of 2 classes" in out
+
+
+def test_validation_images_alone_are_held_out(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    shutil.copytree(folder / "val", tmp_path / "val")
+    for laid_out in ((), ("--held-out",)):
+        status, out, err = run(capsys, folder / "net.safetensors", "--data", tmp_path, *laid_out)
+        assert (status, err) == (0, "") and "4 images of 2 classes" in out
+    shutil.move(tmp_path / "val", tmp_path / "train")
+    status, _, err = run(capsys, folder / "net.safetensors", "--data", tmp_path, "--held-out")
+    assert status == 2 and err == f"inception: error: {tmp_path}/val: there is no such folder\n"
 
 
 def test_classes_that_are_not_the_networks(folder: Path, tmp_path: Path, capsys: Captured) -> None:
