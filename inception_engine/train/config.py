@@ -29,7 +29,11 @@ AUGMENTATION = ("crop", "area", "aspect", "interpolations", "mirror", "brightnes
 class Config:
     """The defaults are the paper's where it gives them (sections 5 and 6). Raises ConfigError."""
 
-    data: str = key("digits", "'digits', or a folder: train/ and val/ in it, or a folder for each class")
+    data: str = key(
+        "digits",
+        "a folder with train/ and val/ in it, or with a folder for each class; or digits: scikit-learn's, unless a "
+        "file or folder here has that name",
+    )
     output: str = key("runs/googlenet", "folder for checkpoints, logs and the trained network", free=True)
     seed: int = key(0, "of weights, order of images, augmentation and dropout", least=0, most=2**32 - 1)
     workers: int = key(0, "processes that read images; 0: the training's own", least=0, most=1024, free=True)
@@ -42,12 +46,14 @@ class Config:
     pool_padding: str | None = key(None, "ceil or none")
     width: float | None = key(None, "multiplies channel counts")
     input_size: int | None = key(None, "height and width of the network's input, in pixels")
-    input_channels: Literal[1, 3] = key(3, "3 for RGB, 1 for grey")
+    input_channels: Literal[1, 3] | None = key(None, "3 for RGB, 1 for grey; 3, or start's")
     start: str | None = key(None, "network or checkpoint to start from; the variant is its own")
-    freeze: str | None = key(None, "last layer that keeps the weights of start, as pool2 or 4a")
+    freeze: str | None = key(None, "last layer or whole module that keeps start's weights, as pool2 or 4a")
     mean: tuple[float, ...] | None = key(None, "subtracted from pixels, 0 to 255; of ImageNet, or start's")
     std: tuple[float, ...] | None = key(None, "by which pixels are then divided; of ImageNet, or start's")
-    resize: int | None = key(None, "shorter side before validation's centre crop; 8/7 of the input", least=1)
+    resize: int | None = key(
+        None, "shorter side before validation's centre crop; 8/7 of the input, or as start's", least=1
+    )
 
     crop: bool = key(True, "train on patches of images; without it on validation's centre crop")
     area: tuple[float, ...] = key((0.08, 1.0), "least and largest share of the image's area in a patch")
@@ -114,7 +120,7 @@ class Config:
         given = {name: getattr(self, name) for name in VARIANT}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(
-            PRESETS[self.variant], classes=classes, input_channels=self.input_channels, **changes
+            PRESETS[self.variant], classes=classes, input_channels=self.input_channels or 3, **changes
         )
 
     def augmentation(self, input_shape: Shape, preprocess: Preprocess) -> Augmentation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,21 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inception_engine.train.averaging import norms
-from inception_engine.train.errors import ConfigError
+from inception_engine.train.errors import ConfigError, PeerError
+
+# How PyTorch says, in errors of no type of their own, that another process does not answer.
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """``rank``: the number of this process among ``size``; the first one writes. ``device``: where it computes."""
+    """``rank``: the number of this process among ``size``; the first one writes. ``device``: where it computes.
+    ``cpus``: a group of the same processes that does not wait for what a GPU computes."""
 
     rank: int = 0
     size: int = 1
     device: torch.device
+    cpus: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -33,9 +39,13 @@ class World:
         """Of each value over all processes, in float64."""
         if self.size == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return total.tolist()
+        return self.summed(torch.tensor(values, dtype=torch.float64, device=self.device)).tolist()
+
+    def summed(self, values: Tensor) -> Tensor:
+        """``values``, on the device, with those of all processes added to them in place: the same bits in all."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
 
     def from_first(self, value: Any) -> Any:
         """What the first process gives, in all of them."""
@@ -48,19 +58,43 @@ class World:
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[World]:
-    """The process group that torchrun's environment describes, or this process alone. Raises ConfigError."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")) if size > 1 else None)
+    """The process group that torchrun's environment describes, or this process alone. Raises ConfigError, and PeerError
+    where another process ended: it says why, and this one is in the middle of something that both must do."""
+    size = _number("WORLD_SIZE", "1")
+    chosen = _device(device, _number("LOCAL_RANK", "0") if size > 1 else None)
     if size == 1:
         yield World(device=chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield World(rank=dist.get_rank(), size=size, device=chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    except (RuntimeError, ValueError) as error:  # of a variable that is missing, or nobody at the address
+        text = " ".join(str(error).split())
+        raise ConfigError(f"the processes do not find each other: {text}; start them with torchrun") from None
+    try:
+        cpus = dist.new_group(backend="gloo") if chosen.type == "cuda" else None
+        yield World(rank=dist.get_rank(), size=size, device=chosen, cpus=cpus)
+    except RuntimeError as error:
+        if not _is_of_a_peer(error):
+            raise
+        raise PeerError("another process of this training ended, and this one with it") from None
     finally:
         dist.destroy_process_group()
+
+
+def _is_of_a_peer(error: RuntimeError) -> bool:
+    """Whether an error says that a collective operation failed; what is wrong here has other words, and types."""
+    if isinstance(error, dist.DistError):
+        return True
+    return type(error) is RuntimeError and _LOST.search(str(error)) is not None
+
+
+def _number(variable: str, default: str) -> int:
+    text = os.environ.get(variable, default)
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"{variable} is {text!r} in the environment, not a number as torchrun sets it")
+    return int(text)
 
 
 def _device(name: str, local_rank: int | None) -> torch.device:

@@ -11,3 +11,7 @@ class ConfigError(TrainError):
 
 class CheckpointError(TrainError):
     """A checkpoint that cannot be read or written, or that is of another training."""
+
+
+class PeerError(TrainError):
+    """Another process of the training ended, so this one cannot go on."""

@@ -123,7 +123,7 @@ class _Converter:
                 return next(choice for choice in typing.get_args(bare) if str(choice) == text)
             return bare(text)
         except (ValueError, StopIteration):
-            raise ConfigError(f"{_flag(self.name)} is {text!r}, not {_metavar(self.kind)}") from None
+            raise ConfigError(f"{_flag(self.name)} is {text!r}, not {_words(self.kind)}") from None
 
 
 def _flag(name: str) -> str:
@@ -137,7 +137,9 @@ def _fields(owner: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
 
 def _bare(kind: Any) -> tuple[Any, bool]:
     """A type without ``None``, and whether that was allowed."""
-    if isinstance(kind, types.UnionType):
+    if (
+        isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+    ):  # the latter of a Literal
         (inner,) = (part for part in typing.get_args(kind) if part is not type(None))
         return inner, True
     return kind, False
@@ -176,7 +178,7 @@ def _check_type(name: str, value: Any, kind: Any) -> None:
     if isinstance(value, str) and not _encodable(value):
         raise ConfigError(f"{name} is {value!r}, which is no text that a file could be named by")
     if not good:
-        raise ConfigError(f"{name} is {_text(value)!r}, not {_metavar(kind)}")
+        raise ConfigError(f"{name} is {_text(value)!r}, not {_words(kind)}")
 
 
 def _encodable(text: str) -> bool:
@@ -195,6 +197,17 @@ def _metavar(kind: Any) -> str:
     if typing.get_origin(bare) is Literal:
         return "|".join(map(str, typing.get_args(bare)))
     return {int: "N", float: "X", str: "TEXT", bool: "true|false"}[bare]
+
+
+def _words(kind: Any) -> str:
+    """A kind in a message."""
+    bare, _ = _bare(kind)
+    if typing.get_origin(bare) is tuple:
+        many = {int: "whole numbers", float: "finite numbers", str: "names"}
+        return f"a list of {many[typing.get_args(bare)[0]]}, as {_metavar(kind)}"
+    if typing.get_origin(bare) is Literal:
+        return " or ".join(map(str, typing.get_args(bare)))
+    return {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}[bare]
 
 
 def _text(value: Any) -> str:

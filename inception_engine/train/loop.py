@@ -36,13 +36,13 @@ from inception_engine.train.keys import as_document
 from inception_engine.train.loader import Loader
 from inception_engine.train.logs import Logs, Pace, Part, Progress, Row
 from inception_engine.train.optimiser import sgd
+from inception_engine.train.output import CONFIG, NETWORK, Output
 from inception_engine.train.samples import SUBSTITUTES, Recipe, Task
 from inception_engine.train.state import State, sums
-from inception_engine.train.step import Stepper
+from inception_engine.train.step import Stepper, to_input
 from inception_engine.train.stopping import Signals, Stopped
 from inception_engine.train.validation import Scores, validate
 
-CHECKPOINTS, CONFIG, NETWORK = "checkpoints", "config.yaml", "network.safetensors"
 VALIDATION_BATCH = 256  # images at once, of all processes together
 DRAW_EVERY = 60.0  # seconds between drawings of the curves
 
@@ -70,10 +70,11 @@ def train(config: Config, world: World, *, resume: bool = False) -> Result:
         raise ConfigError("precision fp16 needs a GPU; bf16 runs on CPUs, too")
     for name in ("matplotlib", *(["tensorboard"] if config.tensorboard else [])):
         packages.load(name)  # now, and not when hours of work are done
-    folder = Path(config.output)
-    saved = world.from_first(resuming.find(folder / CHECKPOINTS, resume) if world.first else None)
+    output = Output(Path(config.output))
     with contextlib.ExitStack() as stack:
-        return _Training(config, world, saved, folder, stack).run()
+        stack.callback(output.release)
+        saved = world.from_first(output.find(resume) if world.first else None)
+        return _Training(config, world, saved, output, stack).run()
 
 
 class _Training:
@@ -84,13 +85,13 @@ class _Training:
         config: Config,
         world: World,
         saved: Checkpoint | None,
-        folder: Path,
+        output: Output,
         stack: contextlib.ExitStack,
     ) -> None:
         about = None if saved is None else saved.document
         if about is not None:
             config = resuming.settled(about, config)
-        self.config, self.world, self.folder = config, world, folder
+        self.config, self.world, self.output = config, world, output
         parts = datasets.parts(config.data)
         self.classes = parts["train"].classes
         if about is not None:
@@ -124,6 +125,10 @@ class _Training:
             "spec": start.as_json(model.spec),
             "preprocess": start.as_json(self.preprocess),
         }
+        if saved is None and beginning.folded:  # before batch norm is made one of several processes
+            first = next(self.train_loader.epoch(0))
+            x = to_input(first.images, self.preprocess, config, world)
+            start.unfold_batch_norm(model, x, world)
         self.state = State(
             model=model,
             optimiser=sgd(model, config),
@@ -135,17 +140,15 @@ class _Training:
             self.state, config, world,
             preprocess=self.preprocess, frozen=frozen, steps_per_epoch=self.steps_per_epoch,
         )  # fmt: skip
-        if saved is None and beginning.folded:
-            first = next(self.train_loader.epoch(0))
-            start.unfold_batch_norm(model, self.stepper.input(first.images))
         self.state.average = averaging.averaged(model, config)
         if saved is not None:
             self.state.restore(saved)
         self.saved_step = self.state.step
         self.logs: Logs | None = None
         if world.first:
-            write_atomically(folder / CONFIG, [config.yaml().encode()])
-            self.logs = Logs(folder, self.state.step, tensorboard=config.tensorboard)
+            output.claim()
+            write_atomically(output.folder / CONFIG, [config.yaml().encode()])
+            self.logs = Logs(output.folder, self.state.step, tensorboard=config.tensorboard)
             stack.callback(self.logs.close)
         self.progress = Progress(self.steps, self.state.step, shown=world.first)
         stack.callback(self.progress.close)
@@ -221,7 +224,7 @@ class _Training:
         if math.isfinite(value):
             return
         step = self.state.step
-        last = checkpoint.newest(self.folder / CHECKPOINTS, before=step)
+        last = checkpoint.newest(self.output.checkpoints, before=step)
         again = "begin again" if last is None else f"begin again from {last} with --start"
         raise TrainError(
             f"{what} is {value} at step {step}: {again}, in another --output and with a lower --learning-rate, "
@@ -235,7 +238,7 @@ class _Training:
         self._check_finite(_largest(self.state.model), "the largest weight")
         if self.world.first and self.saved_step != self.state.step:
             whole = self.state.checkpoint(self.about)
-            checkpoint.write(self.folder / CHECKPOINTS, whole, self.config.keep)
+            checkpoint.write(self.output.checkpoints, whole, self.config.keep)
         self.saved_step = self.state.step
 
     def _stop_if_asked(self) -> None:
@@ -325,7 +328,7 @@ class _Training:
                 "top1": f"{scores.top1:.2f} % of {scores.images} images held out",
             },
         )
-        path = self.folder / NETWORK
+        path = self.output.folder / NETWORK
         if self.world.first:
             network.save(path)
         return Result(network=network, path=path, scores=scores, last=last)

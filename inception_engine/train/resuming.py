@@ -1,36 +1,16 @@
-"""Which checkpoint a training goes on from, and whether it is one of the same training."""
+"""Whether a checkpoint is one of the same training."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from inception_engine.train import checkpoint
-from inception_engine.train.checkpoint import Checkpoint
 from inception_engine.train.config import Config
-from inception_engine.train.errors import CheckpointError, ConfigError
+from inception_engine.train.errors import CheckpointError
 from inception_engine.train.keys import as_document, differences
 
 NAMED = 3  # classes that a message names
-
-
-def find(folder: Path, resume: bool) -> Checkpoint | None:
-    """The last checkpoint in ``folder``, which is made, if it can be read, else the one before, and so on.
-
-    Raises ConfigError where there are some and ``resume`` is not asked for, CheckpointError where none can be read.
-    """
-    if not resume and checkpoint.newest(folder):
-        raise ConfigError(
-            f"{folder.parent} holds a training: --resume goes on with it, --output names another place"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.clear_unfinished(folder)
-    found, complaints = checkpoint.read_newest(folder)
-    for complaint in complaints:
-        print(f"{complaint}; going on from the one before")
-    return found
 
 
 def settled(document: Mapping[str, Any], config: Config) -> Config:

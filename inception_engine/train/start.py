@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from inception_engine.network import Network, Preprocess
 from inception_engine.spec import PRESETS, Spec
 from inception_engine.train import checkpoint
 from inception_engine.train.config import VARIANT, Config
+from inception_engine.train.distributed import World
 from inception_engine.train.errors import ConfigError
 
 
@@ -56,8 +58,10 @@ def begin(config: Config, classes: tuple[str, ...]) -> Beginning:
         model = GoogLeNet(config.spec(len(classes)), auxiliary=config.auxiliary)
         return Beginning(model=model, preprocess=preprocessing(config, model.spec, None))
     source = _read(Path(config.start), config)
-    size = config.input_size or source.spec.input_size
+    own = source.spec.input_size
+    size = config.input_size or own
     spec = dataclasses.replace(source.spec, classes=len(classes), input_size=size)
+    base = dataclasses.replace(source.preprocess, resize=max(round(source.preprocess.resize * size / own), 1))
     model = GoogLeNet(spec, auxiliary=config.auxiliary)
     same = len(source.classes) == len(classes) and source.classes in (classes, ("",) * len(classes))
     taken = dict(_taken(model, source, classifiers=same))
@@ -70,20 +74,24 @@ def begin(config: Config, classes: tuple[str, ...]) -> Beginning:
     ]
     return Beginning(
         model=model,
-        preprocess=preprocessing(config, spec, source.preprocess),
+        preprocess=preprocessing(config, spec, base),
         notes=tuple(filter(None, notes)),
         folded=source.folded and spec.norm == "batch",
     )
 
 
 def preprocessing(config: Config, spec: Spec, base: Preprocess | None) -> Preprocess:
-    """``base``, else ImageNet's mean and deviation (of one channel: to -1..1), with what the configuration says. The
-    shorter side before the centre crop is 8/7 of the input, as 256 is of 224, unless given."""
+    """``base``, else ImageNet's mean and deviation (of one channel: to -1..1) and a shorter side, before the centre
+    crop, of 8/7 of the input, as 256 is of 224; with what the configuration says."""
     if base is None:
-        base = Preprocess() if spec.input_channels == 3 else Preprocess(mean=(127.5,), std=(127.5,))
-    resize = config.resize or round(spec.input_size * 8 / 7)
+        resize = round(spec.input_size * 8 / 7)
+        grey = Preprocess(mean=(127.5,), std=(127.5,), resize=resize)
+        base = Preprocess(resize=resize) if spec.input_channels == 3 else grey
     result = dataclasses.replace(
-        base, mean=config.mean or base.mean, std=config.std or base.std, resize=resize
+        base,
+        mean=config.mean or base.mean,
+        std=config.std or base.std,
+        resize=config.resize or base.resize,
     )
     result.constants(spec.input_channels)
     return result
@@ -98,7 +106,9 @@ def freeze(model: GoogLeNet, last: str | None) -> list[nn.Module]:
         return []
     names = list(model.trunk)
     if last not in names:
-        raise ConfigError(f"freeze is {last!r}, not one of {', '.join(names)}")
+        module = re.split(r"[./]", last.removeprefix("trunk."))[0]
+        whole = f"; {module} is frozen as a whole, with all its branches" if module in names else ""
+        raise ConfigError(f"freeze is {last!r}, not one of {', '.join(names)}{whole}")
     frozen = [model.trunk[name] for name in names[: names.index(last) + 1]]
     for layer in frozen:
         layer.requires_grad_(False)
@@ -106,16 +116,29 @@ def freeze(model: GoogLeNet, last: str | None) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def unfold_batch_norm(model: GoogLeNet, images: Tensor) -> None:
+def unfold_batch_norm(model: GoogLeNet, images: Tensor, world: World) -> None:
     """Give batch norm that is folded into its convolutions the statistics of these images (batch, channels, height,
     width), normalised, and scale and shift by them, so that the model computes what it did.
 
     A folded convolution gives z + bias. With the mean m and deviation s of z, scale s and shift bias + m, batch norm
-    makes s * (z - m) / s + bias + m of it: the same, in training mode, too.
+    makes s * (z - m) / s + bias + m of it: the same, in training mode, too. Several processes, each with as many images
+    of its own, take the statistics of all: those that batch norm, synchronised, has in the first step.
     """
+
+    def measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None and norm.running_var is not None
+        variance, mean = torch.var_mean(inputs[0].double(), dim=(0, 2, 3), correction=0)
+        both = world.summed(torch.stack([mean, variance + mean.square()])) / world.size
+        mean, variance = both[0], (both[1] - both[0].square()).clamp(min=0)
+        norm.bias.add_(mean)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+
     model.eval()
     handles = [
-        layer.norm.register_forward_pre_hook(_measure)
+        layer.norm.register_forward_pre_hook(measure)
         for layer in model.trunk.modules()
         if isinstance(layer, Convolution) and layer.norm is not None and layer.norm.weight.requires_grad
     ]
@@ -124,16 +147,6 @@ def unfold_batch_norm(model: GoogLeNet, images: Tensor) -> None:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _measure(norm: nn.Module, inputs: tuple[Tensor]) -> None:
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None and norm.running_var is not None
-    variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-    norm.bias.add_(mean)
-    norm.weight.copy_((variance + norm.eps).sqrt())
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
 
 
 def _read(path: Path, config: Config) -> _Source:
@@ -158,8 +171,7 @@ def _read(path: Path, config: Config) -> _Source:
         given = getattr(config, name)
         if given is not None and name != "input_size" and given != getattr(spec, name):
             raise ConfigError(f"{name} is {given}, and {getattr(spec, name)} in {path}")
-    default = Config.input_channels  # which says nothing: it may not have been given
-    if config.input_channels not in (default, spec.input_channels):
+    if config.input_channels not in (None, spec.input_channels):
         raise ConfigError(f"input_channels is {config.input_channels}, and {spec.input_channels} in {path}")
     return _Source(spec=spec, tensors=tensors, classes=classes, preprocess=preprocess, folded=folded)
 

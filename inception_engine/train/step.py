@@ -77,10 +77,16 @@ class Stepper:
             )
 
     def input(self, images: Tensor) -> Tensor:
-        """Normalised float32 (batch, channels, height, width) on the device, in the memory order asked for."""
-        x = normalise(images.to(self.world.device, non_blocking=True), self.preprocess)
-        order = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return x.contiguous(memory_format=order)
+        return to_input(images, self.preprocess, self.config, self.world)
+
+
+def to_input(images: Tensor, preprocess: Preprocess, config: Config, world: World) -> Tensor:
+    """Of uint8 (batch, height, width, channels): normalised float32 (batch, channels, height, width) on the device, in
+    the memory order asked for."""
+    x = normalise(images.to(world.device, non_blocking=True), preprocess)
+    return x.contiguous(
+        memory_format=torch.channels_last if config.channels_last else torch.contiguous_format
+    )
 
 
 def losses(outputs: Tensor | Outputs, labels: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:

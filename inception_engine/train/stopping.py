@@ -24,7 +24,6 @@ class Signals:
     """Remembers the last signal while it is entered. In a thread, which gets none, it does nothing."""
 
     number = 0
-    _group: dist.ProcessGroup | None = None  # of CPUs, so that asking does not wait for what a GPU computes
 
     def __enter__(self) -> Signals:
         self._before = {}
@@ -45,6 +44,5 @@ class Signals:
         kinds = (signal.SIGTERM, signal.SIGINT)
         counts = torch.tensor([self.number == kind for kind in kinds], dtype=torch.float64)
         if world.size > 1:
-            self._group = self._group or dist.new_group(backend="gloo")
-            dist.all_reduce(counts, group=self._group)
+            dist.all_reduce(counts, group=world.cpus)
         return next((kind for kind, count in zip(kinds, counts.tolist(), strict=True) if count), 0)

@@ -130,20 +130,22 @@ def test_the_variant() -> None:
     [
         ("lr: 0.1", "there is no key lr"),
         ("batch: 0", "batch is 0, not from 1 on"),
-        ("batch: many", "batch is 'many', not N"),
-        ("batch: true", "batch is 'True', not N"),
-        ("batch: 2.5", "batch is '2.5', not N"),
-        ("mirror: 1", "mirror is '1', not true|false"),
-        ("learning_rate: .nan", "learning_rate is 'nan', not X"),
-        ("learning_rate: fast", "--learning-rate is 'fast', not X"),
+        ("batch: many", "batch is 'many', not a whole number"),
+        ("batch: true", "batch is 'True', not a whole number"),
+        ("batch: 2.5", "batch is '2.5', not a whole number"),
+        ("epochs: 3.0", "epochs is '3.0', not a whole number"),
+        ("input_channels: 2", "input_channels is '2', not 1 or 3"),
+        ("mirror: 1", "mirror is '1', not true or false"),
+        ("learning_rate: .nan", "learning_rate is 'nan', not a finite number"),
+        ("learning_rate: fast", "--learning-rate is 'fast', not a finite number"),
         ("workers: 2000", "workers is 2000, not from 0 to 1024"),
         ("std: [1.0, 0.0, 2.0]", "std is 1.0,0.0,2.0: pixels are divided by it, give more than 0"),
         ("std: [-1.0]", "std is -1.0: pixels"),
         ("dropout: 1.5", "dropout is 1.5, not from 0 to 0.99"),
-        ("area: 0.5", "area is '0.5', not X,X"),
-        ("area: []", "area is '', not X,X"),
-        ("interpolations: [1, 2]", "interpolations is '1', not TEXT"),
-        ("precision: fp8", "precision is 'fp8', not fp32|bf16|fp16"),
+        ("area: 0.5", "area is '0.5', not a list of finite numbers, as X,X"),
+        ("area: []", "area is '', not a list"),
+        ("interpolations: [1, 2]", "interpolations is '1', not text"),
+        ("precision: fp8", "precision is 'fp8', not fp32 or bf16 or fp16"),
         ("variant: resnet", "unknown variant 'resnet'"),
         ("freeze: 4a", "give start, too"),
         ("- a\n- b", "no keys in it"),
@@ -173,6 +175,8 @@ def test_mistakes_in_yaml(
         ["--area", "1,b"],
         ["--precision", "fp8"],
         ["--average-decay", "2"],
+        ["--learning-rate", "nan"],
+        ["--input-channels", "2"],
         ["--nonsense"],
     ],
 )
@@ -181,6 +185,13 @@ def test_mistakes_in_options(words: list[str], capsys: pytest.CaptureFixture[str
     err = capsys.readouterr().err
     assert err.startswith("inception: error: ") and err.count("\n") == 1
     assert words[0] in err or words[0][2:].replace("-", "_") in err
+
+
+def test_the_help_says_which_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "digits: scikit-learn's, unless a file or folder here has that name" in out
 
 
 def test_only_what_changes_no_result_may_differ_on_resuming() -> None:

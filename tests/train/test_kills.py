@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_killed_at_random_points_it_ends_at_the_same_bits() -> None:
+def test_killed_at_random_points_it_ends_at_the_same_bits(tmp_path: Path) -> None:
     """In a process of its own: it forks, which one in which PyTorch has run must not."""
     command = [sys.executable, "-m", "tests.train.kills", "--points", "2", "--inside", "1"]
+    command += ["--record", str(tmp_path / "kills.json")]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -22,5 +24,11 @@ def test_killed_at_random_points_it_ends_at_the_same_bits() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("2 points, 1 inside a save;")
-    assert done.stdout.splitlines()[-1].endswith("failures: 0")
+    assert done.stdout.splitlines()[-1] == "2 points, 1 inside a save; failures: 0"
+    record = json.loads((tmp_path / "kills.json").read_text())
+    assert (record["points"], record["resumed_to_the_same_bits"], record["unreadable_checkpoints"]) == (
+        2,
+        2,
+        0,
+    )
+    assert record["inside_a_save"] == {"bytes": 1} and record["by_workers"] == {"0": 1, "2": 1}

@@ -16,7 +16,7 @@ import torch
 from inception_engine import cli, datasets, files, reference
 from inception_engine.network import Network
 from inception_engine.preprocess import normalise
-from inception_engine.train import checkpoint, keys, loop
+from inception_engine.train import checkpoint, keys, loop, output
 from inception_engine.train.augment import Augmentation
 from inception_engine.train.config import AUGMENTATION, Config, read
 from inception_engine.train.distributed import World
@@ -61,7 +61,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
 
 
 def last_checkpoint(config: Config) -> Path:
-    path = checkpoint.newest(Path(config.output) / loop.CHECKPOINTS)
+    path = checkpoint.newest(Path(config.output) / output.CHECKPOINTS)
     assert path is not None
     return path
 
@@ -73,7 +73,7 @@ def without_times(rows: list[Row]) -> list[Row]:
 def assert_equal_runs(a: Config, b: Config) -> None:
     """The same network, last checkpoint (but for the place that it names) and log (but for speeds)."""
     first, second = (Path(config.output) for config in (a, b))
-    assert filecmp.cmp(first / loop.NETWORK, second / loop.NETWORK, shallow=False)
+    assert filecmp.cmp(first / output.NETWORK, second / output.NETWORK, shallow=False)
     one, two = (checkpoint.read(last_checkpoint(config)) for config in (a, b))
     assert one.tensors.keys() == two.tensors.keys()
     assert all(torch.equal(tensor, two.tensors[name]) for name, tensor in one.tensors.items())
@@ -141,7 +141,7 @@ def test_what_it_leaves(configured, capsys: pytest.CaptureFixture[str]) -> None:
     result = train(config, ALONE)
     folder = Path(config.output)
     assert sorted(os.listdir(folder)) == [
-        "checkpoints", "config.yaml", "curves.png", "metrics.csv", "network.safetensors", "tensorboard",
+        ".lock", "checkpoints", "config.yaml", "curves.png", "metrics.csv", "network.safetensors", "tensorboard",
     ]  # fmt: skip
     assert len(os.listdir(folder / "checkpoints")) == config.keep
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
@@ -186,7 +186,7 @@ def test_the_network_of_a_training_is_a_beginning(configured, tmp_path: Path) ->
     first = configured(output=str(tmp_path / "first"), epochs=1, learning_rate=0.001)
     network = train(first, ALONE).network
     tuned = configured(
-        output=str(tmp_path / "tuned"), start=str(Path(first.output) / loop.NETWORK), epochs=1, log_every=1,
+        output=str(tmp_path / "tuned"), start=str(Path(first.output) / output.NETWORK), epochs=1, log_every=1,
         width=None, norm=None, input_size=None, dropout=0.0, average="none",
     )  # fmt: skip
     train(tuned, ALONE)
@@ -218,9 +218,9 @@ def test_a_training_is_not_overwritten(configured) -> None:
 def test_a_finished_training_resumes_to_its_end_or_to_more_epochs(configured) -> None:
     config = configured(epochs=2)
     train(config, ALONE)
-    content = (Path(config.output) / loop.NETWORK).read_bytes()
+    content = (Path(config.output) / output.NETWORK).read_bytes()
     train(config, ALONE, resume=True)
-    assert (Path(config.output) / loop.NETWORK).read_bytes() == content
+    assert (Path(config.output) / output.NETWORK).read_bytes() == content
     train(dataclasses.replace(config, epochs=3), ALONE, resume=True)
     assert checkpoint.read(last_checkpoint(config)).document["step"] == 9
 
@@ -232,7 +232,7 @@ def test_more_epochs_with_the_default_average_keep_where_it_began(configured, tm
     more = configured(epochs=6, average_from=None)
     train(more, ALONE, resume=True)
     assert checkpoint.read(last_checkpoint(more)).document["config"]["average_from"] == 2
-    assert Config(**read(Path(config.output) / loop.CONFIG)).average_from == 2
+    assert Config(**read(Path(config.output) / output.CONFIG)).average_from == 2
     given = configured(epochs=6, average_from=2, output=str(tmp_path / "given"))
     train(given, ALONE)
     assert_equal_runs(more, given)
@@ -270,7 +270,7 @@ def test_a_loss_that_is_no_number_ends_it(configured) -> None:
     config = configured(learning_rate=1e9, epochs=20, norm="none")
     with pytest.raises(TrainError, match=r"is (nan|inf) at step \d+: begin again.* a lower --learning-rate"):
         train(config, ALONE)
-    for path in (Path(config.output) / loop.CHECKPOINTS).iterdir():
+    for path in (Path(config.output) / output.CHECKPOINTS).iterdir():
         checkpoint.read(path)
 
 
@@ -281,8 +281,8 @@ def test_weights_that_are_no_numbers_are_not_saved(configured) -> None:
         TrainError, match=r"the largest weight is (nan|inf) at step 1: begin again, in another"
     ):
         train(config, ALONE)
-    assert list((Path(config.output) / loop.CHECKPOINTS).iterdir()) == []
-    assert not (Path(config.output) / loop.NETWORK).exists()
+    assert list((Path(config.output) / output.CHECKPOINTS).iterdir()) == []
+    assert not (Path(config.output) / output.NETWORK).exists()
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
@@ -307,7 +307,7 @@ def test_a_validation_whose_loss_is_no_number_ends_it(
             match=rf"the validation loss is {loss} at step 6: begin again from .*-000000003\.safet",
         ):
             train(config, ALONE, resume=resume)
-    assert not (Path(config.output) / loop.NETWORK).exists()
+    assert not (Path(config.output) / output.NETWORK).exists()
 
 
 def test_logits_that_are_no_numbers_are_wrong() -> None:
@@ -420,7 +420,7 @@ def test_unreadable_images_may_be_left_out_on_resuming(configured, tmp_path: Pat
 def test_the_configuration_is_written_for_others_to_use(configured) -> None:
     config = configured(epochs=1)
     train(config, ALONE)
-    assert keys.as_yaml(config) == (Path(config.output) / loop.CONFIG).read_text()
+    assert keys.as_yaml(config) == (Path(config.output) / output.CONFIG).read_text()
 
 
 def test_it_compiles(configured, monkeypatch: pytest.MonkeyPatch) -> None:

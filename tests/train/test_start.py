@@ -17,6 +17,7 @@ from inception_engine.spec import Spec
 from inception_engine.train import start
 from inception_engine.train.averaging import norms
 from inception_engine.train.config import Config
+from inception_engine.train.distributed import World
 from inception_engine.train.errors import ConfigError
 from tests.importers.torchvision_model import trained_googlenet
 from tests.tolerances import TOLERANCES, error
@@ -62,7 +63,7 @@ def test_the_same_classes_keep_their_classifier(norm: Any, tmp_path: Path) -> No
     beginning = start.begin(Config(start=str(path)), CLASSES)
     assert beginning.model.spec == dataclasses.replace(SMALL, norm=norm)
     assert beginning.folded == (norm == "batch")
-    assert beginning.preprocess == dataclasses.replace(network.preprocess, resize=37)
+    assert beginning.preprocess == network.preprocess
     assert not any("classifier" in note for note in beginning.notes)
     given = GoogLeNet(beginning.model.spec)
     given.load_network(network)
@@ -94,6 +95,18 @@ def test_another_input_size_and_preprocessing(tmp_path: Path) -> None:
     assert beginning.preprocess == Preprocess(mean=(1.0, 2.0, 3.0), std=(5.0,), order="BGR", resize=70)
 
 
+@pytest.mark.parametrize(("size", "resize", "expected"), [(None, None, 34), (64, None, 68), (None, 40, 40)])
+def test_the_shorter_side_is_that_of_the_file(
+    size: int | None, resize: int | None, expected: int, tmp_path: Path
+) -> None:
+    """In proportion, where the input is another, and unless a key says otherwise."""
+    path = tmp_path / "net.safetensors"
+    saved(path, SMALL, preprocess=Preprocess(resize=34))
+    config = Config(start=str(path), input_size=size, resize=resize)
+    assert start.begin(config, CLASSES).preprocess.resize == expected
+    assert start.begin(Config(width=0.125, input_size=32), CLASSES).preprocess.resize == 37
+
+
 def test_folded_batch_norm_is_unfolded_to_the_same_function(tmp_path: Path) -> None:
     """In evaluation mode on any image, in training mode on those that it was unfolded with. Without, it is another."""
     path = tmp_path / "net.safetensors"
@@ -105,7 +118,7 @@ def test_folded_batch_norm_is_unfolded_to_the_same_function(tmp_path: Path) -> N
     with torch.no_grad():
         folded = model.train()(images).logits.numpy()
     assert error(folded, expected) > 0.1
-    start.unfold_batch_norm(model, images)
+    start.unfold_batch_norm(model, images, World(device=torch.device("cpu")))
     bound = TOLERANCES["fp32"].logits
     assert error(logits(model, images), expected) < bound
     assert error(logits(model, others), expected_others) < bound
@@ -134,8 +147,12 @@ def test_layers_up_to_one_are_frozen() -> None:
             name
         )
     assert start.freeze(model, None) == []
-    with pytest.raises(ConfigError, match=r"freeze is '3a/1x1', not one of conv1, pool1"):
-        start.freeze(model, "3a/1x1")
+    whole = r"freeze is '{}', not one of conv1, pool1.*; 3a is frozen as a whole, with all its branches"
+    for name in ("3a/1x1", "3a.branch1", "trunk.3a.branch1"):
+        with pytest.raises(ConfigError, match=whole.format(name)):
+            start.freeze(model, name)
+    with pytest.raises(ConfigError, match=r"freeze is '9a', not one of conv1, pool1.*, 5b[^;]*$"):
+        start.freeze(model, "9a")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +169,18 @@ def test_keys_that_contradict_the_file(given: dict[str, object], message: str, t
     saved(path, SMALL)
     with pytest.raises((ConfigError, ValueError), match=message):
         start.begin(Config(start=str(path), **given), CLASSES)  # type: ignore[arg-type]
+
+
+def test_three_channels_that_were_asked_for_contradict_a_grey_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    grey = dataclasses.replace(SMALL, input_channels=1)
+    saved(path, grey, preprocess=Preprocess(mean=(127.5,), std=(127.5,)))
+    with pytest.raises(ConfigError, match="input_channels is 3, and 1 in"):
+        start.begin(Config(start=str(path), input_channels=3), CLASSES)
+    for given in (None, 1):
+        assert (
+            start.begin(Config(start=str(path), input_channels=given), CLASSES).model.spec.input_channels == 1
+        )
 
 
 def test_a_network_of_another_kind(tmp_path: Path) -> None:
