@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_double, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ UINT8_NHWC = 2
 DEVICES = ("auto", "cpu", "cuda")  # the position is the number, as in ie_device
 ISAS = ("auto", "portable", "avx2", "avx512")  # as in ie_isa
 SPECIALISE = ("auto", "never", "always")  # as in ie_specialise
+ORDERS = ("RGB", "BGR")  # as in ie_order
+LOG_LEVELS = ("", "error", "warning", "info")  # as in ie_log_level
+
+LogFunction = CFUNCTYPE(None, c_void_p, c_uint32, c_char_p)
+AllocateFunction = CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
+ReleaseFunction = CFUNCTYPE(None, c_void_p, c_void_p, c_size_t)
 
 
 class _Sized(ctypes.Structure):
@@ -38,6 +44,12 @@ class EngineOptions(_Sized):
         ("ordinal", c_uint32),
         ("kernels", c_char_p),
         ("specialise", c_uint32),
+        ("reserved", c_uint32),
+        ("log", LogFunction),
+        ("log_user", c_void_p),
+        ("allocate", AllocateFunction),
+        ("release", ReleaseFunction),
+        ("allocate_user", c_void_p),
     )
 
 
@@ -64,6 +76,33 @@ class EngineInfo(_Sized):
         ("arena_bytes", c_uint64),
         ("weight_bytes", c_uint64),
         ("specialised", c_uint32),
+        ("classes", c_uint32),
+        ("labels", c_uint32),
+        ("random_weights", c_uint32),
+        ("name", c_char_p),
+    )
+
+
+class PreprocessInfo(_Sized):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("resize", c_uint32),
+        ("order", c_uint32),
+        ("channels", c_uint32),
+        ("mean", POINTER(c_double)),
+        ("std", POINTER(c_double)),
+    )
+
+
+class Picture(_Sized):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("width", c_uint32),
+        ("height", c_uint32),
+        ("channels", c_uint32),
+        ("orientation", c_uint32),
+        ("data", c_void_p),
+        ("stride", c_size_t),
     )
 
 
@@ -100,7 +139,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ie_engine_note": (c_char_p, [c_void_p]),
     "ie_engine_describe": (c_int, [c_void_p, POINTER(EngineInfo)]),
     "ie_engine_output": (c_int, [c_void_p, c_uint32, POINTER(OutputInfo)]),
+    "ie_engine_preprocess": (c_int, [c_void_p, POINTER(PreprocessInfo)]),
+    "ie_engine_label": (c_char_p, [c_void_p, c_uint32]),
     "ie_engine_metadata": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "ie_preprocess": (c_int, [c_void_p, POINTER(Picture), c_void_p, c_char_p]),
     "ie_context_create": (c_int, [c_void_p, POINTER(ContextOptions), POINTER(c_void_p), c_char_p]),
     "ie_context_free": (None, [c_void_p]),
     "ie_run": (c_int, [c_void_p, POINTER(Input), POINTER(Output), c_uint32]),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from ctypes import byref, c_size_t, c_void_p, string_at
+from ctypes import byref, c_void_p
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeGuard, overload
@@ -25,7 +24,6 @@ from inception_engine.errors import (
     InputShapeError,
     InputTypeError,
     OutputNameError,
-    PlanMetadata,
     raise_for_status,
 )
 from inception_engine.network import Preprocess, Shape
@@ -175,33 +173,18 @@ class Engine:
             name = binding.text(output.name)
             self.outputs[name] = output.channels, output.height, output.width
             self._output_index[name] = index  # two outputs of one name: the later, with its own shape
-        size = c_size_t()
-        address = self._library.ie_engine_metadata(self._engine, size)
-        classes = next(iter(self.outputs.values()))[0]
-        self._read_metadata(string_at(address, size.value), classes)
-
-    def _read_metadata(self, content: bytes, classes: int) -> None:
-        """The runtime carries the metadata unread, so nothing is known of it yet. What is absent has its default."""
-        try:
-            document = json.loads(content)
-            fields: dict[str, Any] = dict(document.get("preprocess", {}))
-            for name in fields.keys() & {"mean", "std"}:
-                fields[name] = tuple(map(float, fields[name]))
-            preprocess = Preprocess(**fields)
-            preprocess.constants(self.input_shape[0])
-            if preprocess.order not in ("RGB", "BGR"):
-                raise ValueError(f"channel order {preprocess.order!r}")
-            if not isinstance(preprocess.resize, int) or preprocess.resize < 1:
-                raise ValueError(f"resize to {preprocess.resize!r}")
-            labels = tuple(map(str, document.get("labels", ())))
-            if labels and len(labels) != classes:
-                raise ValueError(f"{len(labels)} labels for {classes} classes")
-        except (AttributeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise PlanMetadata(f"the plan's description of the network is damaged: {error}") from None
-        self.name = str(document.get("name", ""))
-        self.labels = labels
-        self.preprocess = preprocess
-        self.random_weights = document.get("random_weights") is True
+        self.name = binding.text(info.name)
+        self.random_weights = bool(info.random_weights)
+        label = self._library.ie_engine_label
+        self.labels = tuple(binding.text(label(self._engine, index)) for index in range(info.labels))
+        preprocess = binding.PreprocessInfo()
+        raise_for_status(self._library.ie_engine_preprocess(self._engine, preprocess), "ie_engine_preprocess")
+        self.preprocess = Preprocess(
+            mean=tuple(preprocess.mean[: preprocess.channels]),
+            std=tuple(preprocess.std[: preprocess.channels]),
+            order=binding.ORDERS[preprocess.order],
+            resize=preprocess.resize,
+        )
 
     def _create_context(self, threads: int, isa: str, poison: bool) -> None:
         message = binding.message_buffer()

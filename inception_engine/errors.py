@@ -175,8 +175,8 @@ class PlanWork(PlanError, status=42):
     """The program or its proof would take unreasonable work."""
 
 
-class PlanMetadata(PlanError):
-    """The description of the network (labels, preprocessing) is not one. The C library carries it unread."""
+class PlanMetadata(PlanError, status=43):
+    """The description of the network (labels, preprocessing) is not one."""
 
 
 class LibraryError(EngineError, RuntimeError):

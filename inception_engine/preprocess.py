@@ -77,13 +77,15 @@ def as_channels(image: Image.Image, channels: int) -> Image.Image:
 def resize_shorter(image: Image.Image, side: int, what: str = "image") -> Image.Image:
     """Its shorter side made ``side`` pixels, its longer one in proportion, rounded down; bilinear with antialiasing.
 
-    As torchvision's Resize, with which published weights were evaluated. ``what``: how a message calls the image.
-    Raises ImageTooLarge.
+    As torchvision's Resize, with which published weights were evaluated: rows first, then columns, each rounded to 8
+    bits. The order is written out, for Pillow 13 takes the other for some shapes. ``what``: how a message calls the
+    image. Raises ImageTooLarge.
     """
     shorter = min(image.size)
-    size = side * image.width // shorter, side * image.height // shorter
-    _check_size(size, f"{what}: after resizing")
-    return image.resize(size, Image.Resampling.BILINEAR)
+    width, height = side * image.width // shorter, side * image.height // shorter
+    _check_size((width, height), f"{what}: after resizing")
+    narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return narrow.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def centre(

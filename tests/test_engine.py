@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import subprocess
@@ -438,30 +439,40 @@ def test_every_status_of_the_header_has_its_error() -> None:
 
 
 def test_the_binding_declares_what_the_header_does() -> None:
-    functions = set(re.findall(r"IE_API [\w *]*?(ie_\w+)\(", HEADER))
-    assert functions == binding._FUNCTIONS.keys()
-    for structure, fields in {
-        "engine_options": binding.EngineOptions,
-        "context_options": binding.ContextOptions,
-        "engine_info": binding.EngineInfo,
-        "output_info": binding.OutputInfo,
-        "input": binding.Input,
-        "output": binding.Output,
-    }.items():
-        body = re.search(rf"typedef struct ie_{structure} {{(.*?)}} ie_{structure};", HEADER, re.DOTALL)
-        assert body is not None
-        code = re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL)
-        sizes = {"uint32_t": 4, "uint64_t": 8}
-        declared = [
-            (name, 8 if "*" in declaration else sizes[declaration.split()[0]])
-            for declaration in code.split(";")[:-1]
-            for name in re.findall(r"\w+(?= *(?:,|$))", declaration)
-        ]
-        assert declared == [(field[0], ctypes.sizeof(field[1])) for field in fields._fields_], structure
-    enumerations = {"IE_DEVICE": binding.DEVICES, "IE_ISA": binding.ISAS, "IE_SPECIALISE": binding.SPECIALISE}
-    for prefix, names in enumerations.items():
-        for value, name in enumerate(names):
-            assert f"{prefix}_{name.upper()} = {value}" in HEADER
+    described = json.loads((ROOT / "inception_engine/runtime/abi.json").read_text())
+    assert described["functions"].keys() == binding._FUNCTIONS.keys()
+    for name, (_, arguments) in binding._FUNCTIONS.items():
+        signature = described["functions"][name]
+        assert len(arguments) == (0 if signature.endswith("(void)") else signature.count(",") + 1), name
+    structures = {
+        "ie_engine_options": binding.EngineOptions,
+        "ie_context_options": binding.ContextOptions,
+        "ie_engine_info": binding.EngineInfo,
+        "ie_preprocess_info": binding.PreprocessInfo,
+        "ie_picture": binding.Picture,
+        "ie_output_info": binding.OutputInfo,
+        "ie_input": binding.Input,
+        "ie_output": binding.Output,
+    }
+    assert described["structs"].keys() == structures.keys()
+    for name, structure in structures.items():
+        fields = [(field[0], getattr(structure, field[0])) for field in structure._fields_]
+        declared = {field: {"offset": place.offset, "size": place.size} for field, place in fields}
+        for field in described["structs"][name]["fields"].values():
+            del field["type"]
+        assert declared == described["structs"][name]["fields"], name
+        assert ctypes.sizeof(structure) == described["structs"][name]["size"], name
+    enumerations = {
+        "ie_device": binding.DEVICES,
+        "ie_isa": binding.ISAS,
+        "ie_specialise": binding.SPECIALISE,
+        "ie_order": binding.ORDERS,
+        "ie_log_level": binding.LOG_LEVELS,
+    }
+    for enum, names in enumerations.items():
+        values = described["enums"][enum]["values"]
+        prefix = enum.removesuffix("_level").upper()
+        assert values == {f"{prefix}_{name.upper()}": value for value, name in enumerate(names) if name}
     assert f"#define IE_ABI_VERSION {binding.ABI_VERSION}u" in HEADER
     assert f"#define IE_MESSAGE_BYTES {binding.MESSAGE_BYTES}" in HEADER
 

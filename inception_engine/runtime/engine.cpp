@@ -1,92 +1,21 @@
-// The C API: arguments are checked here, and nothing is thrown across it.
-#include <sched.h>
-
+// The C API: engines and what they tell of themselves.
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
-#include "cpu/executor.h"
-#include "cuda/executor.h"
-#include "include/inception_engine.h"
-#include "plan.h"
+#include "api.h"
+#include "preprocess.h"
 
 namespace {
 
+using ie::filled;
+using ie::give;
+using ie::guarded;
 using ie::Plan;
 using ie::Program;
 using ie::Refusal;
-
-constexpr uint32_t kMaxThreads = 1024;
-constexpr uint32_t kDefaultTimeoutMs = 60'000;
-
-}  // namespace
-
-// Immutable once made; contexts share it.
-struct ie_engine {
-  std::shared_ptr<const Plan> plan;
-  std::vector<const Program*> programs;         // that the device runs, by maximum batch
-  std::vector<std::string> output_names;        // of the first of them; all have the same outputs
-  std::shared_ptr<const ie::cuda::Device> gpu;  // null: the CPU
-  std::string note;
-};
-
-struct ie_context {
-  std::shared_ptr<const Plan> plan;
-  std::vector<const Program*> programs;
-  std::unique_ptr<ie::cpu::Executor> cpu;  // one of the two
-  std::unique_ptr<ie::cuda::Executor> gpu;
-  char message[IE_MESSAGE_BYTES] = "";
-};
-
-namespace {
-
-void say(char* message, const std::string& text) {
-  if (message != nullptr) std::snprintf(message, IE_MESSAGE_BYTES, "%s", text.c_str());
-}
-
-// Runs `body`, which throws Refusal or std::bad_alloc, and returns a status.
-template <typename Body>
-ie_status guarded(char* message, Body body) {
-  try {
-    say(message, "");
-    body();
-    return IE_OK;
-  } catch (const Refusal& refusal) {
-    say(message, refusal.message);
-    return refusal.status;
-  } catch (const std::exception&) {  // of the standard library; it throws only for lack of memory here
-    say(message, "out of memory");
-    return IE_ERROR_MEMORY;
-  }
-}
-
-void require(bool holds, const char* message) {
-  if (!holds) throw Refusal{IE_ERROR_ARGUMENT, message};
-}
-
-// A structure that a caller filled, as far as its size says; zeros where it is shorter than ours.
-template <typename Options>
-Options options_or_default(const Options* given) {
-  Options options{};
-  if (given != nullptr) {
-    require(given->struct_size >= sizeof(uint32_t), "an options structure without its struct_size");
-    std::memcpy(&options, given, std::min<size_t>(given->struct_size, sizeof options));
-  }
-  return options;
-}
-
-// Copies as much of `info` as the caller's structure holds.
-template <typename Info>
-void give(const Info& info, Info* to) {
-  require(to->struct_size >= sizeof(uint32_t), "an info structure without its struct_size");
-  const uint32_t size = std::min<uint32_t>(to->struct_size, sizeof info);
-  std::memcpy(reinterpret_cast<char*>(to) + sizeof(uint32_t),
-              reinterpret_cast<const char*>(&info) + sizeof(uint32_t), size - sizeof(uint32_t));
-}
+using ie::require;
 
 // The proof allows no other dtype than float32 in the buffers and weights of a float32 program.
 bool runs_on_cpu(const Program& program) {
@@ -98,6 +27,12 @@ bool runs_on_gpu(const Program& program) { return program.header.target == uint3
 
 std::string output_name(const Program& program, const ie::OutputRecord& output) {
   return program.strings.substr(output.name, output.name_bytes);
+}
+
+// A name from a plan, where it must not end the line.
+std::string one_line(std::string text) {
+  std::replace_if(text.begin(), text.end(), [](unsigned char sign) { return sign < 0x20; }, ' ');
+  return text;
 }
 
 // Whichever program serves a batch, the caller sees one input and one list of outputs.
@@ -154,12 +89,33 @@ void use_cpu(ie_engine* engine, bool emulate) {
   throw Refusal{IE_ERROR_NO_PROGRAM, message};
 }
 
+ie::Log log_of(const ie_engine_options& options) { return {options.log, options.log_user}; }
+
+ie::Allocator allocator_of(const ie_engine_options& options) {
+  require((options.allocate == nullptr) == (options.release == nullptr),
+          "of allocate and release there are both or none");
+  return {options.allocate, options.release, options.allocate_user};
+}
+
+// One line on what was loaded.
+std::string summary(const ie_engine& engine) {
+  const bool gpu = engine.gpu != nullptr;
+  return "loaded " + (engine.description.name.empty() ? "a network" : one_line(engine.description.name)) +
+         ": " + std::to_string(engine.programs.size()) + " of " +
+         std::to_string(engine.plan->programs.size()) + " programs, batches 1 to " +
+         std::to_string(engine.programs.back()->header.max_batch) + ", " +
+         std::to_string(engine.plan->weight_bytes) + " bytes of weights, on " +
+         (gpu ? "GPU " + std::to_string(engine.gpu->ordinal()) : "the CPU");
+}
+
 std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options& options) {
   if (options.device > IE_DEVICE_CUDA) throw Refusal{IE_ERROR_DEVICE, "unknown device"};
   require(options.specialise <= IE_SPECIALISE_ALWAYS, "unknown value of specialise");
   const bool emulate = options.emulate != 0;
   require(!emulate || options.device != IE_DEVICE_CUDA, "emulation is the CPU's; the device is CUDA");
   auto engine = std::make_unique<ie_engine>();
+  engine->allocator = allocator_of(options);
+  engine->log = log_of(options);
   engine->plan = std::make_shared<const Plan>(ie::load_plan(std::move(image)));
   const std::vector<Program>& programs = engine->plan->programs;
   const bool automatic = options.device == IE_DEVICE_AUTO && !emulate;
@@ -171,6 +127,7 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
     } catch (const Refusal& refusal) {
       if (refusal.status >= IE_PLAN_TRUNCATED) throw;  // the plan's fault, on whatever device
       engine->note = refusal.message;
+      engine->log(IE_LOG_WARNING, "the plan has programs for a GPU, but runs on the CPU: " + engine->note);
     }
   }
   if (engine->gpu == nullptr) use_cpu(engine.get(), emulate);
@@ -178,138 +135,51 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
   for (const ie::OutputRecord& output : first.outputs) {
     engine->output_names.push_back(output_name(first, output));
   }
+  engine->description = ie::read_description(engine->plan->metadata, first.header.input_channels,
+                                             first.header.output_count == 0 ? 0 : first.outputs[0].channels);
+  if (engine->log.function != nullptr) engine->log(IE_LOG_INFO, summary(*engine));
   return engine;
 }
 
-uint32_t usable_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  return std::clamp<uint32_t>(static_cast<uint32_t>(CPU_COUNT(&set)), 1, kMaxThreads);
+// The engine from what `read` reads, which takes the allocator.
+template <typename Read>
+ie_status load(const ie_engine_options* options, ie_engine** engine, char* message, Read read) {
+  ie::Log log;
+  return guarded(message, log, [&] {
+    const ie_engine_options chosen = filled(options);
+    log = log_of(chosen);
+    *engine = make_engine(read(allocator_of(chosen)), chosen).release();
+  });
 }
 
-ie::cpu::Settings resolve(const ie_context_options& options) {
-  require(options.threads <= kMaxThreads, "more than 1024 threads");
-  require(options.isa <= IE_ISA_AVX512, "unknown instruction set");
-  const ie_isa best = ie::cpu::best_isa();
-  const auto isa = options.isa == IE_ISA_AUTO ? best : static_cast<ie_isa>(options.isa);
-  if (isa > best) throw Refusal{IE_ERROR_DEVICE, "this machine does not have the instruction set asked for"};
-  ie::cpu::Settings settings{};
-  settings.threads = options.threads == 0 ? usable_cores() : options.threads;
-  settings.isa = isa;
-  settings.poison = options.poison != 0;
-  settings.timeout_ms = options.timeout_ms == 0 ? kDefaultTimeoutMs : options.timeout_ms;
-  return settings;
-}
-
-// The index of the smallest program that takes the batch.
-uint32_t choose(const ie_context& context, uint32_t batch) {
-  const std::vector<const Program*>& programs = context.programs;
-  const auto found = std::find_if(programs.begin(), programs.end(),
-                                  [&](const Program* p) { return p->header.max_batch >= batch; });
-  if (batch == 0 || found == programs.end()) {
-    char text[96];
-    std::snprintf(text, sizeof text, "batch %u; the plan takes 1 to %u", batch,
-                  programs.back()->header.max_batch);
-    throw Refusal{IE_ERROR_BATCH, text};
-  }
-  return static_cast<uint32_t>(found - programs.begin());
-}
-
-// Checks the arguments of a run and returns the program's index.
-uint32_t check_run(const ie_context& context, const ie_input* input, const ie_output* outputs,
-                   uint32_t count) {
-  require(input != nullptr && (outputs != nullptr || count == 0), "a run's input or outputs is NULL");
-  require(input->struct_size == sizeof(ie_input), "ie_input has an unknown struct_size");
-  require(input->format == IE_FLOAT32_NCHW || input->format == IE_UINT8_NHWC, "unknown input format");
-  require(input->data != nullptr, "the input's data is NULL");
-  const uint32_t known = context.programs.front()->header.output_count;
-  for (uint32_t i = 0; i < count; ++i) {
-    require(outputs[i].struct_size == sizeof(ie_output), "ie_output has an unknown struct_size");
-    require(outputs[i].index < known, "no such output");
-    require(outputs[i].data != nullptr, "an output's data is NULL");
-  }
-  return choose(context, input->batch);
-}
+const ie::Log kNoLog;
 
 }  // namespace
-
-const char* ie_version(void) { return IE_VERSION; }
-
-uint32_t ie_abi_version(void) { return IE_ABI_VERSION; }
-
-uint32_t ie_cpu_isa(void) { return ie::cpu::best_isa(); }
-
-const char* ie_status_name(ie_status status) {
-  switch (status) {
-#define IE_NAME(name) \
-  case name:          \
-    return #name;
-    IE_NAME(IE_OK)
-    IE_NAME(IE_ERROR_ARGUMENT)
-    IE_NAME(IE_ERROR_BATCH)
-    IE_NAME(IE_ERROR_DEVICE)
-    IE_NAME(IE_ERROR_NO_PROGRAM)
-    IE_NAME(IE_ERROR_FILE)
-    IE_NAME(IE_ERROR_MEMORY)
-    IE_NAME(IE_ERROR_THREAD)
-    IE_NAME(IE_ERROR_TIMEOUT)
-    IE_NAME(IE_ERROR_NO_DRIVER)
-    IE_NAME(IE_ERROR_DRIVER)
-    IE_NAME(IE_ERROR_GPU)
-    IE_NAME(IE_ERROR_KERNELS)
-    IE_NAME(IE_ERROR_DEVICE_LOST)
-    IE_NAME(IE_PLAN_TRUNCATED)
-    IE_NAME(IE_PLAN_FOREIGN)
-    IE_NAME(IE_PLAN_VERSION)
-    IE_NAME(IE_PLAN_HASH)
-    IE_NAME(IE_PLAN_SECTIONS)
-    IE_NAME(IE_PLAN_LIMIT)
-    IE_NAME(IE_PLAN_TABLES)
-    IE_NAME(IE_PLAN_RESERVED)
-    IE_NAME(IE_PLAN_VALUE)
-    IE_NAME(IE_PLAN_BUFFER)
-    IE_NAME(IE_PLAN_GEOMETRY)
-    IE_NAME(IE_PLAN_BOUNDS)
-    IE_NAME(IE_PLAN_WEIGHTS)
-    IE_NAME(IE_PLAN_ALIGNMENT)
-    IE_NAME(IE_PLAN_TILES)
-    IE_NAME(IE_PLAN_OVERLAP)
-    IE_NAME(IE_PLAN_UNWRITTEN)
-    IE_NAME(IE_PLAN_LAUNCH)
-    IE_NAME(IE_PLAN_COUNTER)
-    IE_NAME(IE_PLAN_ORDER)
-    IE_NAME(IE_PLAN_MISSING_WAIT)
-    IE_NAME(IE_PLAN_REUSE)
-    IE_NAME(IE_PLAN_WORK)
-#undef IE_NAME
-  }
-  return "unknown status";
-}
 
 ie_status ie_engine_load(const char* path, const ie_engine_options* options, ie_engine** engine,
                          char* message) {
   if (engine != nullptr) *engine = nullptr;
-  return guarded(message, [&] {
-    require(path != nullptr && engine != nullptr, "ie_engine_load: path or engine is NULL");
-    const ie_engine_options chosen = options_or_default(options);
-    *engine = make_engine(ie::read_file(path), chosen).release();
-  });
+  if (path == nullptr || engine == nullptr) {
+    return ie::fail(message, kNoLog, IE_ERROR_ARGUMENT, "ie_engine_load: path or engine is NULL");
+  }
+  return load(options, engine, message,
+              [&](const ie::Allocator& allocator) { return ie::read_file(path, allocator); });
 }
 
 ie_status ie_engine_load_memory(const void* data, size_t bytes, const ie_engine_options* options,
                                 ie_engine** engine, char* message) {
   if (engine != nullptr) *engine = nullptr;
-  return guarded(message, [&] {
-    require(data != nullptr && engine != nullptr, "ie_engine_load_memory: data or engine is NULL");
-    const ie_engine_options chosen = options_or_default(options);
-    *engine = make_engine(ie::copy_memory(data, bytes), chosen).release();
-  });
+  if (data == nullptr || engine == nullptr) {
+    return ie::fail(message, kNoLog, IE_ERROR_ARGUMENT, "ie_engine_load_memory: data or engine is NULL");
+  }
+  return load(options, engine, message,
+              [&](const ie::Allocator& allocator) { return ie::copy_memory(data, bytes, allocator); });
 }
 
 ie_status ie_plan_check(const void* data, size_t bytes, char* message) {
-  return guarded(message, [&] {
+  return guarded(message, kNoLog, [&] {
     require(data != nullptr, "ie_plan_check: data is NULL");
-    ie::load_plan(ie::copy_memory(data, bytes));
+    ie::load_plan(ie::copy_memory(data, bytes, {}));
   });
 }
 
@@ -318,38 +188,64 @@ void ie_engine_free(ie_engine* engine) { delete engine; }
 const char* ie_engine_note(const ie_engine* engine) { return engine == nullptr ? "" : engine->note.c_str(); }
 
 ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info) {
-  return guarded(nullptr, [&] {
-    require(engine != nullptr && info != nullptr, "ie_engine_describe: NULL");
+  if (engine == nullptr || info == nullptr) return IE_ERROR_ARGUMENT;
+  return guarded(nullptr, engine->log, [&] {
     const ie::ProgramHeader& header = engine->programs.front()->header;
-    ie_engine_info filled{};
-    filled.device = engine->gpu == nullptr ? IE_DEVICE_CPU : IE_DEVICE_CUDA;
-    filled.max_batch = engine->programs.back()->header.max_batch;
-    filled.channels = header.input_channels;
-    filled.height = header.input_height;
-    filled.width = header.input_width;
-    filled.outputs = header.output_count;
-    filled.programs = static_cast<uint32_t>(engine->programs.size());
+    ie_engine_info known{};
+    known.device = engine->gpu == nullptr ? IE_DEVICE_CPU : IE_DEVICE_CUDA;
+    known.max_batch = engine->programs.back()->header.max_batch;
+    known.channels = header.input_channels;
+    known.height = header.input_height;
+    known.width = header.input_width;
+    known.outputs = header.output_count;
+    known.programs = static_cast<uint32_t>(engine->programs.size());
     for (const Program* program : engine->programs) {
-      filled.arena_bytes = std::max(filled.arena_bytes, program->header.arena_bytes);
+      known.arena_bytes = std::max(known.arena_bytes, program->header.arena_bytes);
     }
-    filled.weight_bytes = engine->plan->weight_bytes;
-    filled.specialised = engine->gpu == nullptr ? 0 : engine->gpu->modules();
-    give(filled, info);
+    known.weight_bytes = engine->plan->weight_bytes;
+    known.specialised = engine->gpu == nullptr ? 0 : engine->gpu->modules();
+    if (header.output_count != 0) {
+      const ie::OutputRecord& output = engine->programs.front()->outputs.front();
+      known.classes = output.channels * output.height * output.width;
+    }
+    known.labels = static_cast<uint32_t>(engine->description.labels.begin.size());
+    known.random_weights = engine->description.random_weights ? 1 : 0;
+    known.name = engine->description.name.c_str();
+    give(known, info);
   });
 }
 
 ie_status ie_engine_output(const ie_engine* engine, uint32_t index, ie_output_info* info) {
-  return guarded(nullptr, [&] {
-    require(engine != nullptr && info != nullptr, "ie_engine_output: NULL");
+  if (engine == nullptr || info == nullptr) return IE_ERROR_ARGUMENT;
+  return guarded(nullptr, engine->log, [&] {
     require(index < engine->output_names.size(), "ie_engine_output: no such output");
     const ie::OutputRecord& output = engine->programs.front()->outputs[index];
-    ie_output_info filled{};
-    filled.channels = output.channels;
-    filled.height = output.height;
-    filled.width = output.width;
-    filled.name = engine->output_names[index].c_str();
-    give(filled, info);
+    ie_output_info known{};
+    known.channels = output.channels;
+    known.height = output.height;
+    known.width = output.width;
+    known.name = engine->output_names[index].c_str();
+    give(known, info);
   });
+}
+
+ie_status ie_engine_preprocess(const ie_engine* engine, ie_preprocess_info* info) {
+  if (engine == nullptr || info == nullptr) return IE_ERROR_ARGUMENT;
+  return guarded(nullptr, engine->log, [&] {
+    const ie::Description& description = engine->description;
+    ie_preprocess_info known{};
+    known.resize = description.resize;
+    known.order = description.bgr ? IE_ORDER_BGR : IE_ORDER_RGB;
+    known.channels = static_cast<uint32_t>(description.mean.size());
+    known.mean = description.mean.data();
+    known.std = description.std.data();
+    give(known, info);
+  });
+}
+
+const char* ie_engine_label(const ie_engine* engine, uint32_t index) {
+  if (engine == nullptr || index >= engine->description.labels.begin.size()) return "";
+  return engine->description.labels.text.c_str() + engine->description.labels.begin[index];
 }
 
 const char* ie_engine_metadata(const ie_engine* engine, size_t* bytes) {
@@ -357,57 +253,15 @@ const char* ie_engine_metadata(const ie_engine* engine, size_t* bytes) {
   return engine == nullptr ? "" : engine->plan->metadata.data();
 }
 
-ie_status ie_context_create(ie_engine* engine, const ie_context_options* options, ie_context** context,
-                            char* message) {
-  if (context != nullptr) *context = nullptr;
-  return guarded(message, [&] {
-    require(engine != nullptr && context != nullptr, "ie_context_create: engine or context is NULL");
-    const ie_context_options chosen = options_or_default(options);
-    auto made = std::make_unique<ie_context>();
-    made->plan = engine->plan;
-    made->programs = engine->programs;
-    if (engine->gpu != nullptr) {
-      made->gpu = std::make_unique<ie::cuda::Executor>(engine->gpu, made->programs, chosen.poison != 0);
-    } else {
-      std::string error;
-      const ie_status status =
-          ie::cpu::Executor::create(made->programs, made->plan->weights, resolve(chosen), &made->cpu, &error);
-      if (status != IE_OK) throw Refusal{status, error};
-    }
-    *context = made.release();
+ie_status ie_preprocess(const ie_engine* engine, const ie_picture* picture, uint8_t* pixels, char* message) {
+  return guarded(message, engine == nullptr ? kNoLog : engine->log, [&] {
+    require(engine != nullptr && picture != nullptr && pixels != nullptr,
+            "ie_preprocess: engine, picture or pixels is NULL");
+    const ie::ProgramHeader& header = engine->programs.front()->header;
+    const ie::Description& description = engine->description;
+    ie::preprocess(
+        filled(picture),
+        {header.input_channels, header.input_height, header.input_width, description.resize, description.bgr},
+        engine->allocator, pixels);
   });
-}
-
-void ie_context_free(ie_context* context) { delete context; }
-
-ie_status ie_run(ie_context* context, const ie_input* input, const ie_output* outputs, uint32_t count) {
-  if (context == nullptr) return IE_ERROR_ARGUMENT;
-  uint32_t program = 0;
-  const ie_status checked = guarded(context->message, [&] {
-    program = check_run(*context, input, outputs, count);
-    if (context->gpu != nullptr) context->gpu->run(program, *input, outputs, count);
-  });
-  if (checked != IE_OK || context->gpu != nullptr) return checked;
-  return context->cpu->run(program, *input, outputs, count, context->message);
-}
-
-ie_status ie_enqueue(ie_context* context, const ie_input* input, const ie_output* outputs, uint32_t count,
-                     void* stream) {
-  if (context == nullptr) return IE_ERROR_ARGUMENT;
-  return guarded(context->message, [&] {
-    if (context->gpu == nullptr) throw Refusal{IE_ERROR_DEVICE, "ie_enqueue needs a CUDA engine"};
-    const uint32_t program = check_run(*context, input, outputs, count);
-    context->gpu->enqueue(program, *input, outputs, count, static_cast<ie::cuda::CUstream>(stream));
-  });
-}
-
-ie_status ie_context_check(ie_context* context) {
-  if (context == nullptr) return IE_ERROR_ARGUMENT;
-  return guarded(context->message, [&] {
-    if (context->gpu != nullptr) context->gpu->check_enqueued();
-  });
-}
-
-const char* ie_context_message(const ie_context* context) {
-  return context == nullptr ? "" : context->message;
 }

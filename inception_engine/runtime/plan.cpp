@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,22 +18,8 @@ namespace {
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 34;
 constexpr uint64_t kMaxMetadataBytes = uint64_t{1} << 26;
 constexpr uint32_t kMaxPrograms = 64;
-constexpr size_t kHugePage = size_t{1} << 21;
 
 [[noreturn]] void refuse(ie_status status, std::string message) { throw Refusal{status, std::move(message)}; }
-
-Image allocate(size_t bytes) {
-  // Weights are read in every run: in huge pages their reading does not wait for address translation.
-  const size_t alignment = bytes >= kHugePage ? kHugePage : kSectionAlignment;
-  const size_t rounded = (std::max<size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
-  if (data == nullptr) throw std::bad_alloc();
-  if (alignment == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
-  Image image;
-  image.data.reset(data);
-  image.bytes = bytes;
-  return image;
-}
 
 struct File {
   int descriptor;
@@ -115,7 +100,7 @@ FileHeader read_header(const Image& image) {
 
 }  // namespace
 
-Image read_file(const char* path) {
+Image read_file(const char* path, const Allocator& allocator) {
   const auto fail = [&](const char* what) {
     refuse(IE_ERROR_FILE, std::string(path) + ": " + what + ": " + strerror(errno));
   };
@@ -135,7 +120,7 @@ Image read_file(const char* path) {
   if (begun == 0 || std::memcmp(start, kMagic, static_cast<size_t>(begun)) != 0) {
     refuse(IE_PLAN_FOREIGN, "not a plan file");
   }
-  Image image = allocate(size);
+  Image image{allocate(allocator, size), size};
   size_t done = 0;
   while (done < size) {
     const ssize_t got = read(file.descriptor, image.data.get() + done, size - done);
@@ -147,9 +132,9 @@ Image read_file(const char* path) {
   return image;
 }
 
-Image copy_memory(const void* data, size_t bytes) {
+Image copy_memory(const void* data, size_t bytes, const Allocator& allocator) {
   if (bytes > kMaxFileBytes) refuse(IE_PLAN_LIMIT, "the plan is larger than 16 GiB");
-  Image image = allocate(bytes);
+  Image image{allocate(allocator, bytes), bytes};
   if (bytes > 0) std::memcpy(image.data.get(), data, bytes);
   return image;
 }
@@ -177,7 +162,7 @@ Plan load_plan(Image image) {
     switch (static_cast<Section>(section.kind)) {
       case Section::kMetadata:
         if (section.bytes > kMaxMetadataBytes) refuse(IE_PLAN_LIMIT, "more than 64 MiB of metadata");
-        plan.metadata.assign(reinterpret_cast<const char*>(begin), section.bytes);
+        plan.metadata = {reinterpret_cast<const char*>(begin), section.bytes};
         ++metadata;
         break;
       case Section::kWeights:

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
-#include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "include/inception_engine.h"
+#include "memory.h"
 #include "program.h"
 
 namespace ie {
@@ -18,13 +18,9 @@ struct Refusal {
   std::string message;
 };
 
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// The whole file, in private memory, 64-byte aligned; the sections that kernels read (weights) stay there.
+// The whole file, in private memory, 64-byte aligned; the sections that are not tables stay there.
 struct Image {
-  std::unique_ptr<std::byte, Free> data;
+  Memory data;
   size_t bytes = 0;
 };
 
@@ -32,13 +28,13 @@ struct Plan {
   Image image;
   const std::byte* weights = nullptr;
   uint64_t weight_bytes = 0;
-  std::string metadata;
+  std::string_view metadata;
   std::vector<Program> programs;
 };
 
 // Throw Refusal or std::bad_alloc.
-Image read_file(const char* path);
-Image copy_memory(const void* data, size_t bytes);
+Image read_file(const char* path, const Allocator& allocator);
+Image copy_memory(const void* data, size_t bytes, const Allocator& allocator);
 Plan load_plan(Image image);
 
 }  // namespace ie

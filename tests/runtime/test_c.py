@@ -50,18 +50,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("standard", ["c99", "c11", "c17"])
-def test_the_header_is_plain_c(standard: str) -> None:
-    header = HEADERS / "inception_engine.h"
-    flags = (f"-std={standard}", *WARNINGS, "-fsyntax-only")
-    subprocess.run(["gcc", *flags, "-x", "c", str(header)], check=True)
-
-
-def test_the_header_is_plain_cpp() -> None:
-    header = HEADERS / "inception_engine.h"
-    subprocess.run(["g++", "-std=c++17", *WARNINGS, "-fsyntax-only", "-x", "c++", str(header)], check=True)
-
-
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_nothing_is_allocated_in_a_run(program: Program, plan: Path, batch: int, threads: int) -> None:
@@ -74,4 +62,10 @@ def test_nothing_is_allocated_in_a_run(program: Program, plan: Path, batch: int,
 
 def test_misuse(program: Program, plan: Path) -> None:
     done = program("misuse", plan)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+@pytest.mark.parametrize("name", ["callbacks", "older"])
+def test_program(name: str, program: Program, plan: Path) -> None:
+    done = program(name, plan)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout

@@ -2,13 +2,11 @@
 
 #include <immintrin.h>
 #include <sched.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <system_error>
@@ -26,21 +24,11 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kSpins = 2000;  // pauses before a wait sleeps: 50 to 100 us, what a wake-up costs
 constexpr auto kNap = std::chrono::milliseconds(50);  // a sleeper looks after the abort flag this often
-constexpr size_t kHugePage = size_t(2) << 20;
 
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<std::byte, Free>;
-
-// Zeroed, so that no page is touched for the first time in a run. Huge pages where the system gives them.
-Memory allocate(size_t bytes) {
-  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  bytes = (bytes + alignment - 1) / alignment * alignment;
-  Memory memory(static_cast<std::byte*>(std::aligned_alloc(alignment, std::max(bytes, alignment))));
-  if (memory == nullptr) throw std::bad_alloc();
-  if (alignment == kHugePage) madvise(memory.get(), bytes, MADV_HUGEPAGE);  // advice: failure does no harm
-  std::memset(memory.get(), 0, bytes);
+// Zeroed, so that no page is touched for the first time in a run.
+Memory allocate_zeroed(const Allocator& allocator, size_t bytes) {
+  Memory memory = allocate(allocator, bytes);
+  std::memset(memory.get(), 0, memory.get_deleter().bytes);
   return memory;
 }
 
@@ -182,7 +170,7 @@ Executor::Machine::Machine(const std::vector<const Program*>& programs, const st
     arena_bytes_ = std::max<size_t>(arena_bytes_, scale * header.arena_bytes);
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
-  arena_ = allocate(arena_bytes_);
+  arena_ = allocate_zeroed(settings.allocator, arena_bytes_);
   counters_ = std::vector<Counter>(counters);
   for (const Program* program : programs) programs_.push_back(bind(*program, arena_.get(), weights));
   make_scratch(programs, settings.threads);
@@ -221,7 +209,7 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
   const size_t inside = pad(kTableRows * sizeof(uint64_t));
   const size_t each = pad(table * sizeof(float*)) + inside + pad(line * sizeof(float));
   const size_t zero_bytes = pad(zeros * sizeof(float));
-  scratch_memory_ = allocate(zero_bytes + threads * each);
+  scratch_memory_ = allocate_zeroed(settings_.allocator, zero_bytes + threads * each);
   std::byte* next = scratch_memory_.get();
   const auto take = [&next](auto*& pointer, size_t bytes) {
     pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(next);

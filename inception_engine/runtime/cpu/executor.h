@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../include/inception_engine.h"
+#include "../memory.h"
 #include "../program.h"
 
 namespace ie::cpu {
@@ -21,6 +22,7 @@ struct Settings {
   ie_isa isa;
   bool poison;
   uint32_t timeout_ms;
+  Allocator allocator;  // of the arena and scratch
 };
 
 class Executor {

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstring>
 #include <iterator>
-#include <new>
 #include <utility>
 
 #include "../hash.h"
@@ -95,11 +94,7 @@ class Reader {
     struct stat status;
     require(fstat(file.descriptor, &status) == 0 && S_ISREG(status.st_mode), "it is not a regular file");
     require(uint64_t(status.st_size) <= kMaxFileBytes, "it is too large");
-    Image image;
-    image.bytes = size_t(status.st_size);
-    const size_t rounded = (image.bytes / kCodeAlignment + 1) * kCodeAlignment;
-    image.data.reset(static_cast<std::byte*>(std::aligned_alloc(kCodeAlignment, rounded)));
-    if (image.data == nullptr) throw std::bad_alloc();
+    Image image{allocate({}, size_t(status.st_size)), size_t(status.st_size)};
     for (size_t done = 0; done < image.bytes;) {
       const ssize_t got = ::read(file.descriptor, image.data.get() + done, image.bytes - done);
       if (got < 0 && errno == EINTR) continue;
