@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inception_engine.backends import load
+    from inception_engine.binding import get_include, get_library
     from inception_engine.compiler import compile
     from inception_engine.compiler.plan import Plan
     from inception_engine.engine import Classification, Engine, Prediction
@@ -44,6 +45,8 @@ __all__ = [
     "TritonExecutor",
     "compile",
     "fuse",
+    "get_include",
+    "get_library",
     "googlenet",
     "load",
     "load_network",
@@ -65,6 +68,8 @@ _MODULES = {
     "TritonExecutor": "jit",
     "compile": "compiler",
     "fuse": "fused",
+    "get_include": "binding",
+    "get_library": "binding",
     "googlenet": "seeded",
     "load": "backends",
     "load_network": "importers",

@@ -1,4 +1,6 @@
-"""The C API of runtime/include/inception_engine.h for ctypes, under the same names, and ``check_plan``."""
+"""The C API of runtime/include/inception_engine.h for ctypes, under the same names; ``check_plan``; and where header
+and library lie for programs in C: ``get_include`` and ``get_library``.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from inception_engine.errors import LibraryError
 ABI_VERSION = 1
 MESSAGE_BYTES = 512
 LIBRARY = "libinception_engine.so"
+HEADER = "inception_engine.h"
 LIBRARY_VARIABLE = "INCEPTION_ENGINE_LIBRARY"  # a path in the environment that goes before the package's own
 
 FLOAT32_NCHW = 1
@@ -154,17 +157,33 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 def library_path() -> Path:
     """Where the C library lies. Raises LibraryError if nowhere."""
+    override = os.environ.get(LIBRARY_VARIABLE)
+    return _first_file([Path(override)] if override else _installed("lib", LIBRARY), "the C library")
+
+
+def get_library() -> str:
+    """The path of the C library, libinception_engine.so, to link programs with. Raises LibraryError if nowhere."""
+    return str(library_path())
+
+
+def get_include() -> str:
+    """The folder of inception_engine.h, for a compiler's ``-I``. Raises LibraryError if nowhere."""
+    return str(_first_file(_installed("include", HEADER), "the C header").parent)
+
+
+def _installed(folder: str, name: str) -> list[Path]:
+    """An editable install has two folders: the sources, and the one where the build put the library."""
     import inception_engine
 
-    override = os.environ.get(LIBRARY_VARIABLE)
-    # An editable install has two folders: the sources, and the one where the build put the library.
-    folders = [Path(folder) / "lib" for folder in inception_engine.__path__]
-    candidates = [Path(override)] if override else [folder / LIBRARY for folder in folders]
+    return [Path(place) / folder / name for place in inception_engine.__path__]
+
+
+def _first_file(candidates: list[Path], what: str) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     places = ", ".join(str(candidate) for candidate in candidates)
-    raise LibraryError(f"the C library is missing (looked at {places}); install the package to build it")
+    raise LibraryError(f"{what} is missing (looked at {places}); install the package to build it")
 
 
 @cache
