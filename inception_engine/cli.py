@@ -114,11 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     from inception_engine.exporters.command import add_options as add_export_options
     from inception_engine.exporters.tensorrt_command import add_options as add_tensorrt_options
     from inception_engine.importers.command import add_options
+    from inception_engine.serve.command import add_options as add_serve_options
     from inception_engine.train.command import add_options as add_train_options
 
     parser = _Parser(
         prog="inception",
-        description="Train GoogLeNet, compile it to a plan, look at plans, run them on images.",
+        description="Train GoogLeNet, compile it to a plan, look at plans, run them on images, serve them.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -285,6 +286,15 @@ def _parser() -> argparse.ArgumentParser:
         "--part-size", type=int, metavar="N", help="images of a part, with --ray (default: 500)"
     )
     classify.set_defaults(command=_classify)
+
+    serve = commands.add_parser(
+        "serve",
+        help="say what images show, over HTTP",
+        description="POST an image file to /classify; /health says when it is ready, /metrics is for Prometheus. "
+        "Images of several clients are run together. SIGTERM stops it when what it has taken is answered.",
+    )
+    add_serve_options(serve)
+    serve.set_defaults(command=_serve)
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -495,6 +505,12 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from inception_engine.evaluate.command import run
+
+    return run(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from inception_engine.serve.command import run
 
     return run(arguments)
 

@@ -359,14 +359,15 @@ class Engine:
             if isinstance(image, ImageError):
                 yield Classification(path, error=image)
             else:
-                yield self._rank(path, next(logits), top_k)
+                yield self.rank(next(logits), top_k, path)
 
     def _classify_normalised(self, images: np.ndarray, top_k: int) -> Iterator[Classification]:
         for begin in range(0, max(len(images), 1), self.max_batch):
             for logits in self.run(images[begin : begin + self.max_batch]):
-                yield self._rank(None, logits, top_k)
+                yield self.rank(logits, top_k)
 
-    def _rank(self, path: str | None, logits: np.ndarray, top_k: int) -> Classification:
+    def rank(self, logits: np.ndarray, top_k: int = 5, path: str | None = None) -> Classification:
+        """What ``run`` gave for one image, float32 (classes,), as ``classify`` says it. Raises InputShapeError."""
         if logits.ndim != 1:
             raise InputShapeError(
                 f"the network's output is of shape {logits.shape}, not one number per class"

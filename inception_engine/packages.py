@@ -8,10 +8,12 @@ from types import ModuleType
 from inception_engine.errors import PackageError
 
 _EXTRAS = {
+    "aiohttp": "serve",
     "matplotlib": "train",
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "polygraphy": "tensorrt",
+    "prometheus_client": "serve",
     "ray": "ray",
     "ray.data": "ray",
     "sklearn": "train",

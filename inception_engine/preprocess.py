@@ -9,6 +9,7 @@ width) for engines that know no plan.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -61,6 +62,12 @@ def decode(source: Source) -> Image.Image:
     Transparency is dropped, and of 16 bits the upper 8 stay. Raises what ``pixels`` raises.
     """
     return _convert(_open(source), _describe(source))
+
+
+def from_bytes(content: bytes, what: str = "image") -> Image.Image:
+    """The image that a file's content holds, for ``pixels``; only its header is read yet. ``what``: how a message calls
+    it. Raises ImageForeign, ImageTooLarge and ImageDamaged."""
+    return _header(io.BytesIO(content), what)
 
 
 def check_channels(channels: int) -> None:
@@ -163,19 +170,28 @@ def _open(source: Source) -> Image.Image:
         # A pipe or a device would be waited for, or never end.
         if not stat.S_ISREG(os.stat(source).st_mode):
             raise ImageUnreadable(f"{source}: not a file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images; _check_size refuses them
-            return Image.open(source, formats=FORMATS)
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageForeign(f"{source}: neither JPEG nor PNG") from None
-    except Image.DecompressionBombError:
-        raise ImageTooLarge(f"{source}: more than {MAX_PIXELS:,} pixels") from None
     except OSError as error:
         raise ImageUnreadable(f"{source}: {error.strerror or error}") from None
-    except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
+    except ValueError as error:  # a NUL in the path
         raise ImageDamaged(f"{source}: damaged: {_one_line(error)}") from None
+    return _header(source, os.fspath(source))
+
+
+def _header(file: str | os.PathLike[str] | io.BytesIO, what: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images; _check_size refuses them
+            return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ImageForeign(f"{what}: neither JPEG nor PNG") from None
+    except Image.DecompressionBombError:
+        raise ImageTooLarge(f"{what}: more than {MAX_PIXELS:,} pixels") from None
+    except OSError as error:
+        raise ImageUnreadable(f"{what}: {error.strerror or error}") from None
+    except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
+        raise ImageDamaged(f"{what}: damaged: {_one_line(error)}") from None
 
 
 def _convert(image: Image.Image, what: str) -> Image.Image:

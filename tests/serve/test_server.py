@@ -1,0 +1,290 @@
+"""`inception serve` before real clients on the loopback interface."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aiohttp", reason="serving: aiohttp is not installed")
+pytest.importorskip("prometheus_client", reason="serving: prometheus_client is not installed")
+
+import aiohttp
+from aiohttp.test_utils import TestServer
+from PIL import Image
+
+import inception_engine as ie
+from benchmarks import serving as benchmark
+from benchmarks.serving import LOST, Answer, load
+from inception_engine import cli
+from inception_engine.serve.application import Limits, Server
+from tests.serve.conftest import MAX_BATCH, Running
+
+Serving = Callable[..., Running]
+
+
+def got(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def metric(text: str, name: str) -> float:
+    (value,) = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(value)
+
+
+def check(answers: list[Answer], expected: list[Any]) -> int:
+    """That every good answer is the engine's own, to the last bit. Returns how many there are."""
+    good = [answer for answer in answers if answer.status == 200]
+    for answer in good:
+        assert answer.document == expected[answer.body]
+    return len(good)
+
+
+def test_under_load_nothing_is_lost_and_every_answer_is_the_engines(
+    serving: Serving, bodies: list[bytes], bad: list[tuple[bytes, int]], expected: list[Any]
+) -> None:
+    """Eight clients at once, bad requests among the good ones; the metrics say what the clients saw."""
+    server = serving("--engines", "2", "--max-body", "0.2", "--max-wait-ms", "2")
+    assert got(f"{server.url}/health") == (200, '{"status": "ready"}')
+    mixed = [*bodies, *(body for body, _ in bad)]
+    statuses = [200] * len(bodies) + [status for _, status in bad]
+    requests = 24 * len(mixed)
+    answers = asyncio.run(load(server.url, mixed, clients=8, requests=requests))
+    assert len(answers) == requests
+    assert check(answers, expected) == 24 * len(bodies)
+    for answer in answers:
+        assert answer.status == statuses[answer.body], answer
+        if answer.status != 200:
+            assert answer.document.keys() == {"error"} and "\n" not in answer.document["error"]
+    text = got(f"{server.url}/metrics")[1]
+    for status, count in Counter(statuses).items():
+        assert (
+            metric(text, f'inception_requests_total{{endpoint="/classify",status="{status}"}}') == 24 * count
+        )
+    assert metric(text, "inception_batch_size_sum") == 24 * len(bodies)
+    assert metric(text, f'inception_batch_size_bucket{{le="{MAX_BATCH}.0"}}') == metric(
+        text, "inception_batch_size_count"
+    )
+    assert metric(text, "inception_batch_size_count") < 24 * len(bodies)  # some were run together
+    assert metric(text, "inception_queue_length") == 0
+    assert metric(text, 'inception_request_seconds_count{endpoint="/classify"}') == requests
+    out = server.stop()
+    assert f"{24 * len(bodies)} with 200" in out
+
+
+def test_sigterm_in_the_middle_of_load_loses_nothing_that_was_taken(
+    serving: Serving, bodies: list[bytes], expected: list[Any]
+) -> None:
+    """All images that it took came back; what else was sent was refused, or met a closed connection."""
+    server = serving("--max-wait-ms", "300")  # of 11 clients, 3 do not fill a batch: some always wait
+
+    async def stopped_in_the_middle() -> tuple[list[Answer], str]:
+        loading = asyncio.create_task(load(server.url, bodies, clients=11, requests=1200))
+        while '"/classify",status="200"' not in await asyncio.to_thread(
+            lambda: got(f"{server.url}/metrics")[1]
+        ):
+            await asyncio.sleep(0.01)
+        out = await asyncio.to_thread(server.stop)
+        return await loading, out
+
+    answers, out = asyncio.run(stopped_in_the_middle())
+    counts = Counter(answer.status for answer in answers)
+    assert len(answers) == 1200 and counts.keys() <= {200, 503, LOST} and counts[LOST] > 0
+    assert check(answers, expected) == counts[200] > 0
+    assert f"images taken: {counts[200]}; requests answered: {counts[200]} with 200" in out
+
+
+class Gated:
+    """An engine whose runs wait for ``gate``."""
+
+    def __init__(self, engine: ie.Engine) -> None:
+        self.gate = threading.Event()
+        self.engine = engine
+        self.run_ = engine.run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        assert self.gate.wait(30)
+        return self.run_(images)
+
+
+Test = Callable[[Server, Any, aiohttp.ClientSession, str], Awaitable[None]]
+
+
+@pytest.fixture
+def in_process(plan: Path) -> Callable[[Limits, Test], None]:
+    """Runs a test with a server that is not ready, an engine whose runs wait, a session and the server's address."""
+
+    def run(limits: Limits, test: Test) -> None:
+        async def body() -> None:
+            server = Server(limits)
+            with ie.Engine(plan, threads=1) as engine:
+                gated = Gated(engine)
+                async with TestServer(server.application) as at, aiohttp.ClientSession() as session:
+                    try:
+                        await test(server, gated, session, str(at.make_url("")).rstrip("/"))
+                    finally:
+                        gated.gate.set()
+                server.close()
+
+        asyncio.run(body())
+
+    return run
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: Any) -> tuple[int, Any, Any]:
+    async with session.post(f"{url}/classify?top_k=3", data=body) as response:
+        return response.status, await response.json(), response.headers
+
+
+async def health(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+    async with session.get(f"{url}/health") as response:
+        return response.status, (await response.json())["status"]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.005)
+
+
+def test_health_and_back_pressure(
+    in_process: Callable[[Limits, Test], None], bodies: list[bytes], expected: list[Any]
+) -> None:
+    """Loading, ready, full, failing, stopping: nothing is taken that is not answered."""
+
+    async def test(server: Server, engine: Gated, session: aiohttp.ClientSession, url: str) -> None:
+        assert await health(session, url) == (503, "loading")
+        status, document, headers = await post(session, url, bodies[0])
+        assert (status, document, headers["Retry-After"]) == (503, {"error": "loading"}, "1")
+        server.begin([engine])  # type: ignore[list-item]
+        assert server.batcher is not None
+        assert await health(session, url) == (200, "ready")
+        taken = [asyncio.create_task(post(session, url, bodies[index])) for index in range(3)]
+        await until(lambda: server.batcher is not None and server.batcher._held == 3)
+        status, document, headers = await post(session, url, bodies[3])
+        assert (status, document["error"], headers["Retry-After"]) == (503, "all 3 places are taken", "1")
+        engine.gate.set()
+        for index, task in enumerate(taken):
+            assert (await task)[:2] == (200, expected[index])
+        engine.run_ = lambda images: (_ for _ in ()).throw(ie.EngineError("the device is lost"))  # type: ignore
+        assert (await post(session, url, bodies[0]))[:2] == (500, {"error": "the device is lost"})
+        assert await health(session, url) == (503, "failing")
+        engine.run_ = engine.engine.run
+        assert (await post(session, url, bodies[0]))[0] == 200
+        assert await health(session, url) == (200, "ready")
+        server.stop()
+        assert await health(session, url) == (503, "stopping")
+        assert (await post(session, url, bodies[0]))[0] == 503
+
+    in_process(Limits(queue=3, max_wait=0.0), test)
+
+
+def test_time_limits(in_process: Callable[[Limits, Test], None], bodies: list[bytes]) -> None:
+    """A result that does not come, and a body that does not; both give their place back."""
+
+    async def test(server: Server, engine: Gated, session: aiohttp.ClientSession, url: str) -> None:
+        server.begin([engine])  # type: ignore[list-item]
+        status, document, _ = await post(session, url, bodies[0])
+        assert (status, document) == (504, {"error": "no result within the time"})
+        status, document, _ = await post(session, url, bodies[0])
+        assert status == 504
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), 30)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"did not come within the time" in answer
+        writer.close()
+        assert server.batcher is not None and server.batcher._held == 0
+
+    in_process(Limits(queue=1, timeout=0.3), test)
+
+
+def test_a_client_that_is_gone_leaves_no_work(serving: Serving, bodies: list[bytes]) -> None:
+    """The only place is free again long before the batch would have gone out."""
+    server = serving("--queue", "1", "--max-wait-ms", "60000", "--max-batch", "2")
+    host, port = server.url.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: {len(bodies[0])}\r\n\r\n"
+            connection.sendall(head.encode() + bodies[0])
+            end = time.monotonic() + 30
+            while metric(got(f"{server.url}/metrics")[1], "inception_queue_length") == 0:
+                assert time.monotonic() < end
+    server.stop()
+
+
+def test_the_load_command_reports_percentiles(
+    serving: Serving, bodies: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serving()
+    (tmp_path / "a.png").write_bytes(bodies[0])
+    command = [server.url, str(tmp_path), "--clients", "3", "--requests", "20"]
+    assert benchmark.main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["by_status"] == {"200": 20} and found["clients"] == 3
+    assert 0 < found["p50_ms"] <= found["p90_ms"] <= found["p99_ms"] <= found["p100_ms"]
+    assert benchmark.main(command) == 0
+    assert re.search(r"^20 requests of 3 clients: 20 with 200\n.* p99 [\d.]+ ms", capsys.readouterr().out)
+    assert benchmark.main([server.url, str(tmp_path / "none")]) == 2
+    Image.new("RGB", (5, 5)).save(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no image")
+    assert benchmark.main(command) == 1
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/none.plan"], "none.plan: No such file or directory"),
+        (["{tmp}/text"], "text"),
+        (["{plan}", "--max-batch", "5"], "--max-batch 5, and the plan takes 1 to 4 images"),
+        (["{plan}", "--port", "70000"], "--port is 70000, not from 0 to 65535"),
+        (["{plan}", "--timeout", "nan"], "--timeout is nan, not from 0.001 to 3600"),
+        (["{plan}", "--queue", "0"], "--queue is 0, not from 1 to 100000"),
+        (["{plan}", "--device", "tpu"], "unknown device 'tpu'"),
+        (["{plan}", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 0: "),
+    ],
+)
+def test_mistakes_are_a_line(
+    arguments: list[str], message: str, plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("no plan")
+    words = [word.format(tmp=tmp_path, plan=plan) for word in arguments]
+    assert cli.main(["serve", "--port", "0", *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("inception: error: ") and err.count("\n") == 1 and message in err
+
+
+def test_a_port_in_use_and_a_missing_package(
+    plan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.main(["serve", str(plan), "--port", str(port)]) == 2
+    message = f"cannot listen on 127.0.0.1, port {port}: Address already in use"
+    assert capsys.readouterr().err == f"inception: error: {message}\n"
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert cli.main(["serve", str(plan), "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert "prometheus_client" in err and err.count("\n") == 1
