@@ -151,6 +151,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "ie_run": (c_int, [c_void_p, POINTER(Input), POINTER(Output), c_uint32]),
     "ie_enqueue": (c_int, [c_void_p, POINTER(Input), POINTER(Output), c_uint32, c_void_p]),
     "ie_context_check": (c_int, [c_void_p]),
+    "ie_context_trace": (c_int, [c_void_p, c_void_p, c_size_t]),
     "ie_context_message": (c_char_p, [c_void_p]),
 }
 

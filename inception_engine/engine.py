@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 CLASSIFY_BATCH = 64  # images decoded before a run: more would only hold memory and results back
 
+# One task of a run, as ie_context_trace writes it: ns of the monotonic clock when a worker took it, began it, was done.
+TASK_TIME = np.dtype([("taken_ns", "u8"), ("begin_ns", "u8"), ("end_ns", "u8"), ("worker", "u8")])
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -269,6 +272,19 @@ class Engine:
         ClosedError, DriverError and DeviceLostError, too.
         """
         self._call(self._library.ie_context_check)
+
+    def trace(self, images: np.ndarray, tasks: int) -> np.ndarray:
+        """Run a batch and say when its tasks ran: (tasks,) of dtype ``TASK_TIME``, in the order in which the
+        plan's program for this batch has them; ``tasks`` is how many it has. ``images`` as for ``run``. Not while
+        other threads run. Raises what ``run`` raises, and DeviceError on a GPU, whose tasks are not timed one by one.
+        """
+        times = np.zeros(tasks, TASK_TIME)
+        self._call(self._library.ie_context_trace, times.ctypes.data, len(times))
+        try:
+            self.run(images)
+        finally:
+            self._call(self._library.ie_context_trace, None, 0)
+        return times
 
     def _call(self, function: Any, *arguments: Any) -> None:
         """A function of the library on the context. Raises the error of its status."""

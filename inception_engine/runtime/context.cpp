@@ -140,6 +140,15 @@ ie_status ie_context_check(ie_context* context) {
   });
 }
 
+ie_status ie_context_trace(ie_context* context, uint64_t* times, size_t count) {
+  if (context == nullptr) return IE_ERROR_ARGUMENT;
+  return guarded(context->message, context->log, [&] {
+    if (context->cpu == nullptr)
+      throw Refusal{IE_ERROR_DEVICE, "the tasks of a GPU are not timed one by one"};
+    context->cpu->trace(times, times == nullptr ? 0 : count);
+  });
+}
+
 const char* ie_context_message(const ie_context* context) {
   return context == nullptr ? "" : context->message;
 }

@@ -96,6 +96,9 @@ const Kernels& kernels_of(ie_isa isa) {
   return isa == IE_ISA_AVX512 ? kAvx512Kernels : isa == IE_ISA_AVX2 ? kAvx2Kernels : kPortableKernels;
 }
 
+// Of CLOCK_MONOTONIC, which steady_clock is with glibc.
+uint64_t now_ns() { return uint64_t(std::chrono::nanoseconds(Clock::now().time_since_epoch()).count()); }
+
 uint32_t processors() {
   cpu_set_t set;
   return sched_getaffinity(0, sizeof set, &set) == 0 ? uint32_t(CPU_COUNT(&set)) : 1;
@@ -118,6 +121,10 @@ class Executor::Machine {
   ~Machine();
   ie_status run(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
                 char* message);
+  void trace(uint64_t* times, size_t count) {
+    times_ = times;
+    timed_ = count;
+  }
 
  private:
   void make_scratch(const std::vector<const Program*>& programs, uint32_t threads);
@@ -143,6 +150,8 @@ class Executor::Machine {
   // Of the current run; written before the gate opens.
   const BoundProgram* current_ = nullptr;
   ie_input input_{};
+  uint64_t* times_ = nullptr;  // four numbers for each of the first `timed_` tasks, see ie_context_trace
+  size_t timed_ = 0;
 
   // The program's counters, then a ticket and a count of finished tasks for each launch. They are cleared by
   // run() while no worker is inside: 64 bytes each, some 10 us in a run of milliseconds, and no second bank.
@@ -319,13 +328,21 @@ void Executor::Machine::walk(uint32_t worker) {
     uint32_t finished = 0, next;
     while ((next = ticket[0].value.fetch_add(1, std::memory_order_relaxed)) < launch.task_count) {
       const TaskRecord& task = program.tasks[launch.first_task + next];
+      const size_t number = launch.first_task + next;
+      uint64_t* const time = number < timed_ ? times_ + 4 * number : nullptr;
+      if (time != nullptr) time[0] = now_ns();
       for (uint32_t i = 0; i < task.wait_count; ++i) {
         const WaitRecord& wait_for = program.waits[task.wait_begin + i];
         if (!wait(counters_[wait_for.counter], wait_for.target, true)) return;
       }
       if (aborted_.load(std::memory_order_relaxed)) return;
+      if (time != nullptr) time[1] = now_ns();
       look_ahead(launch.first_task + next, scratch_[worker]);
       if (task.op != kNone) compute(task, scratch_[worker]);
+      if (time != nullptr) {
+        time[2] = now_ns();
+        time[3] = worker;
+      }
       if (task.signal != kNone) counters_[task.signal].add(1);
       ++finished;
     }
@@ -421,5 +438,7 @@ ie_status Executor::run(uint32_t program, const ie_input& input, const ie_output
                         char* message) {
   return machine_->run(program, input, outputs, count, message);
 }
+
+void Executor::trace(uint64_t* times, size_t count) { machine_->trace(times, count); }
 
 }  // namespace ie::cpu

@@ -41,6 +41,9 @@ class Executor {
   ie_status run(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
                 char* message);
 
+  // Runs write the times of their tasks, of the first `count`; see ie_context_trace.
+  void trace(uint64_t* times, size_t count);
+
  private:
   class Machine;
   explicit Executor(std::unique_ptr<Machine> machine);

@@ -312,6 +312,13 @@ IE_API ie_status ie_enqueue(ie_context* context, const ie_input* input, const ie
  * void, and the context can be used on. IE_OK on the CPU. One thread at a time per context. */
 IE_API ie_status ie_context_check(ie_context* context);
 
+/* From now on each run writes when its tasks ran: four numbers for each task of its program, in the plan's order, for
+ * `count` tasks at most. When a worker took it, began it (all that it waits for was there) and was done, in ns of
+ * CLOCK_MONOTONIC; and the worker, from 0, which is the thread that calls ie_run. NULL ends it. `times` is the caller's,
+ * and must live until then or until the context is freed. It costs some readings of the clock for each task.
+ * IE_ERROR_DEVICE on a GPU. One thread at a time per context. */
+IE_API ie_status ie_context_trace(ie_context* context, uint64_t* times, size_t count);
+
 /* One line on the last call with this context, empty if it succeeded; lives until the next one. Never NULL. One thread at
  * a time per context. */
 IE_API const char* ie_context_message(const ie_context* context);
