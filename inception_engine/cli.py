@@ -190,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="show what is in a plan")
     inspect.add_argument("plan", metavar="FILE", type=Path)
+    inspect.add_argument("--layers", action="store_true", help="each layer instead of each module")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(command=_inspect)
 
@@ -455,7 +456,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         document = report(Plan.load(path))
     except PlanError as error:
         raise type(error)(f"{path}: {error}") from None
-    print(json.dumps(document, indent=2) if arguments.json else _printable(render(document)))
+    print(
+        json.dumps(document, indent=2) if arguments.json else _printable(render(document, arguments.layers))
+    )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files that grow by whole lines."""
 
 from __future__ import annotations
 
@@ -55,6 +55,17 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Add a line at the end of a file, which is made if there is none, in one write: who is killed leaves whole lines.
+
+    Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

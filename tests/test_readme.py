@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from inception_engine import binding
-from inception_engine.bench.report import COLUMNS
+from inception_engine.bench.report import RATIO_COLUMNS
 from tests.importers.torchvision_model import trained_googlenet
 
 ROOT = Path(__file__).parent.parent
@@ -87,13 +87,24 @@ def test_c_program_agrees_with_python(workplace: Path) -> None:
 
 
 def test_the_table_is_from_a_real_run() -> None:
-    """The block behind tools/bench has the columns that the command prints and a row for each of the engine's cases."""
+    """The block behind tools/bench has columns of `--format ratios`, no time, and a row for each of the engine's
+    cases."""
     table = README.split("<!-- tools/bench: begin -->")[1].split("<!-- tools/bench: end -->")[0]
-    for column in (*COLUMNS, "parity"):
-        assert column in table
+    head, rule = table.splitlines()[(line := _line(table, "variant ")) : line + 2]
+    widths = [len(dashes) for dashes in rule.split()]
+    columns = []
+    for width in widths:
+        columns.append(head[:width].strip())
+        head = head[width + 2 :]
+    assert set(columns) <= set(RATIO_COLUMNS) and {"peer", "parity", "ratio to best peer"} <= set(columns)
     rows = [line.split() for line in table.splitlines() if " engine " in line]
     assert len(rows) == 4
     assert all(row[-1] == "ok" for row in rows)
+    assert " ms" not in table
+
+
+def _line(text: str, begin: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines()) if line.startswith(begin))
 
 
 def test_the_two_commands_come_first() -> None:

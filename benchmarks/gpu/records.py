@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inception_engine.files import append_line
+
 DONE, FAILED, TIMED_OUT = "done", "failed", "timed out"
 
 
@@ -26,12 +28,7 @@ class RecordsError(ValueError):
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """Add one line, in one write, so that a process that is killed leaves whole lines."""
-    line = json.dumps(_finite(record), allow_nan=False) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(descriptor, line.encode())
-    finally:
-        os.close(descriptor)
+    append_line(path, json.dumps(_finite(record), allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""What is run: the seeded GoogLeNet in two variants, seeded images, and the logits that every peer must reproduce."""
+"""What is run: a Workload is the seeded GoogLeNet on seeded images with the logits that every peer must reproduce; a
+Case is a workload on a peer, with its threads and its device: one row."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ from inception_engine.spec import PRESETS, Spec
 # ``lrn`` is the paper's network, ``plain`` the one without local response normalisation, as later GoogLeNets are.
 VARIANTS = {name: PRESETS[name] for name in ("lrn", "plain")}
 
+DTYPES = ("fp32", "fp16", "bf16")
+DEVICES = ("cpu", "cuda")
+INPUTS = ("float32", "uint8")
+
 # Of the logits against the float64 reference.
-PARITY_BOUNDS = {"fp32": BOUNDS["fp32"]}
+PARITY_BOUNDS = {dtype: BOUNDS[dtype] for dtype in DTYPES}
 
 SEED = 0
 
@@ -25,12 +30,13 @@ DISTINCT_IMAGES = 5
 
 
 @dataclass(frozen=True)
-class Case:
-    """One network, one batch, one data type."""
+class Workload:
+    """One network, one batch, one data type. ``input``: what a call takes, "float32" normalised, or "uint8" pixels."""
 
     variant: str
     batch: int
-    dtype: str
+    dtype: str = "fp32"
+    input: str = "float32"
 
     @property
     def spec(self) -> Spec:
@@ -41,13 +47,30 @@ class Case:
         return _network(self.variant)
 
     def images(self) -> np.ndarray:
-        """(batch, C, H, W) float32, as a normalised photograph's: mean 0, deviation 1."""
-        return _images(self.network.input_shape)[np.arange(self.batch) % DISTINCT_IMAGES]
+        """(batch, C, H, W) float32, as a normalised photograph's: mean 0, deviation 1; or (batch, H, W, C) uint8."""
+        return _images(self.network.input_shape, self.input)[np.arange(self.batch) % DISTINCT_IMAGES]
 
     def expected(self) -> np.ndarray:
         """The reference's logits for the images, (batch, classes) float64."""
-        distinct = _reference(self.variant, min(self.batch, DISTINCT_IMAGES))
+        distinct = _reference(self.variant, min(self.batch, DISTINCT_IMAGES), self.input)
         return distinct[np.arange(self.batch) % DISTINCT_IMAGES]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload on a peer. ``threads``: of each call. ``streams``: callers at once, each with an instance of its own.
+    ``launch``: how a GPU is given its work, of peers that have more than one way; else empty."""
+
+    peer: str
+    workload: Workload
+    threads: int
+    streams: int = 1
+    device: str = "cpu"
+    launch: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.peer}/{self.launch}" if self.launch else self.peer
 
 
 @functools.cache
@@ -58,13 +81,20 @@ def _network(variant: str) -> Network:
 
 
 @functools.cache
-def _images(shape: tuple[int, int, int]) -> np.ndarray:
-    return np.random.default_rng(SEED).standard_normal((DISTINCT_IMAGES, *shape), dtype=np.float32)
+def _images(shape: tuple[int, int, int], kind: str) -> np.ndarray:
+    random = np.random.default_rng(SEED)
+    if kind == "uint8":
+        return random.integers(0, 256, (DISTINCT_IMAGES, *shape[1:], shape[0]), dtype=np.uint8)
+    return random.standard_normal((DISTINCT_IMAGES, *shape), dtype=np.float32)
 
 
 @functools.cache
-def _reference(variant: str, count: int) -> np.ndarray:
+def _reference(variant: str, count: int, kind: str) -> np.ndarray:
     from inception_engine import reference
+    from inception_engine.preprocess import normalise
 
     network = _network(variant)
-    return reference.run(network, _images(network.input_shape)[:count])[network.logits]
+    images = _images(network.input_shape, kind)[:count]
+    if kind == "uint8":
+        images = normalise(images, network.preprocess)
+    return reference.run(network, images)[network.logits]

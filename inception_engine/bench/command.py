@@ -3,283 +3,274 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import math
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any
 
-from inception_engine.bench import records, report
-from inception_engine.bench.cases import DISTINCT_IMAGES, PARITY_BOUNDS, SEED, VARIANTS, Case
-from inception_engine.bench.peers import ENGINE, PEERS, Peer, Run
-from inception_engine.bench.records import OK, Row
-from inception_engine.bench.timing import Clock, Samples, Schedule, measure, ratio, statistics
-from inception_engine.files import write_atomically
-from inception_engine.parity import error as parity
+from inception_engine.bench import compare, environment, records, report, selftest
+from inception_engine.bench.arrivals import OpenLoop
+from inception_engine.bench.artefacts import Artefacts
+from inception_engine.bench.cases import DISTINCT_IMAGES, PARITY_BOUNDS, SEED, Case, Workload
+from inception_engine.bench.options import Parser, impossible, parser
+from inception_engine.bench.peers import gpus
+from inception_engine.bench.records import OK, Document, Journal, RecordsError
+from inception_engine.bench.suite import Method, Suite, groups
+from inception_engine.bench.timing import Schedule
+from inception_engine.errors import PackageError
+from inception_engine.files import check_target
 
-DTYPES = ("fp32", "fp16", "bf16")
-DEVICES = ("cpu", "cuda", "auto")
-FORMATS = ("table", "md", "csv", "json")
-LARGEST_COUNT = 1024  # of threads, rounds and images in a batch: beyond it is a slip of the keyboard
 FAILURES = ("failed", "parity failed")  # beginnings of the statuses that are faults, not circumstances
-METHOD = {"includes": records.INCLUDES, "seed": SEED, "distinct_images": DISTINCT_IMAGES}
-Progress = Callable[[str], None]
-T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns 0; 1 if a peer failed or missed its parity bound; 2 on a mistake in the options; 130 on Ctrl-C.
+    """Returns 0; 1 if a peer failed or missed its parity bound, or ``compare`` found what is to fail; 2 on a mistake
+    in the options; 130 on Ctrl-C.
 
-    A peer that is not installed or does not support the device or data type is a row that says so and no
-    failure, unless no peer is left: then nothing was measured, and the status is 2.
+    A peer that is not installed, is not for this machine or does not support the device or data type is a row that says
+    so and no failure, unless no peer is left: then nothing was measured, and the status is 2.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.json is not None:  # now, not when the work is done
-        if options.json.is_dir():
-            parser.error(f"--json: {options.json} is a folder")
-        if not os.access(options.json.parent, os.W_OK | os.X_OK):
-            parser.error(f"--json: cannot write in {options.json.parent}")
+    if arguments[:1] == ["compare"]:
+        return compare.main(arguments[1:])
+    if arguments[:1] == ["show"]:
+        return _show(arguments[1:])
+    options_parser = parser()
+    options = options_parser.parse_args(arguments)
+    if options.self_test:
+        return selftest.main()
+    options.device = list(dict.fromkeys(_device(device) for device in options.device))
+    mistake = impossible(options) or _unwritable(options)
+    if mistake is not None:
+        options_parser.error(mistake)
     if importlib.util.find_spec("torch") is None:
-        parser.error("torch is needed for the reference that parity is checked against: pip install torch")
-    schedule = Schedule(warmup=options.warmup, duration=options.duration, rounds=options.rounds)
-    device = "cpu" if options.device == "auto" else options.device  # no peer runs elsewhere yet
-    peers = [PEERS[name] for name in options.peers]
-    cases = [Case(variant, batch, options.dtype) for variant in options.variant for batch in options.batch]
-    environment = records.environment(arguments, options.threads)
+        options_parser.error(
+            "torch is needed for the reference that parity is checked against: pip install torch"
+        )
+    return _run(options, arguments, options_parser)
 
-    others = records.OtherProcesses()
-    rows: list[Row] = []
-    interrupted = False
-    with _progress_line() as show:
-        try:
-            for index, case in enumerate(cases, 1):
-                progress = partial(
-                    _show_case, show, f"[{index}/{len(cases)}] {case.variant}, batch {case.batch}"
-                )
-                rows += run_case(case, peers, options.threads, device, schedule, progress=progress)
-        except KeyboardInterrupt:
-            interrupted = True  # the finished cases are shown and kept
 
-    environment["other_processes_cores"] = others.cores()
-    method = {**asdict(schedule), **METHOD, "parity_bound": PARITY_BOUNDS.get(options.dtype)}
-    document = records.document(rows, environment, method)
-    formats: dict[str, Callable[[], str]] = {
-        "table": lambda: report.table(rows, environment),
-        "md": lambda: report.markdown(rows, environment),
-        "csv": lambda: report.comma_separated(rows),
-        "json": lambda: document,
-    }
-    unwritten = None
-    if options.json is not None:
+def _device(name: str) -> str:
+    return ("cuda" if gpus() else "cpu") if name == "auto" else name
+
+
+def _unwritable(options: argparse.Namespace) -> str | None:
+    """What cannot be written, now and not when the work is done."""
+    for name in ("json", "jsonl", "trace"):
+        path = getattr(options, name)
+        if path is None:
+            continue
         try:
-            write_atomically(options.json, [document.encode()])
+            check_target(path)
+            if path.exists() and not os.access(path, os.W_OK):
+                return f"--{name}: {path} is not writable"
         except OSError as error:
-            unwritten = f"--json: {options.json}: {error.strerror}"
-    sys.stdout.write(formats[options.format]())
+            return f"--{name}: {error.filename}: {error.strerror}"
+    if options.plots is not None:
+        if importlib.util.find_spec("matplotlib") is None:
+            return "--plots: matplotlib is not installed: pip install 'inception-engine[bench]'"
+        if options.plots.exists() and not options.plots.is_dir():
+            return f"--plots: {options.plots} is not a folder"
+        if not os.access(
+            options.plots if options.plots.exists() else options.plots.parent, os.W_OK | os.X_OK
+        ):
+            return f"--plots: cannot write in {options.plots}"
+    return None
+
+
+def _method(options: argparse.Namespace) -> Method:
+    schedule = Schedule(
+        warmup=options.warmup,
+        duration=options.duration,
+        rounds=options.rounds,
+        turn_iterations=options.min_calls,
+        most_iterations=options.max_calls,
+    )
+    loop = None if options.open_loop is None else OpenLoop(options.open_loop, options.open_seconds)
+    return Method(schedule, loop, options.starts, options.limit)
+
+
+def _workloads(options: argparse.Namespace) -> list[Workload]:
+    return [
+        Workload(variant, batch, dtype, options.input)
+        for variant in options.variant
+        for dtype in options.dtype
+        for batch in options.batch
+    ]
+
+
+def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: Parser) -> int:
+    method = _method(options)
+    said = {
+        **asdict(method),
+        "seed": SEED,
+        "distinct_images": DISTINCT_IMAGES,
+        "parity_bounds": {dtype: PARITY_BOUNDS[dtype] for dtype in options.dtype},
+    }
+    document = Document(environment.environment(arguments), said)
+    wanted = groups(
+        _workloads(options),
+        options.peers,
+        options.device,
+        options.threads,
+        options.streams,
+        options.launch or [launch for _, launch in _all_launches()],
+    )
+    unwritten: OSError | None = None
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="inception-bench-") as folder:
+        suite = Suite(Artefacts(Path(folder)), method)
+        others = environment.OtherProcesses(suite.cpu_ns)
+        try:
+            journal = Journal(document, options.json, options.jsonl)
+            if options.profile:
+                _profile(options, journal, Path(folder))
+            else:
+                _measure(suite, wanted, journal)
+        except KeyboardInterrupt:
+            status = 130  # the finished groups are shown and kept
+        except OSError as error:
+            unwritten = error
+        except PackageError as error:
+            options_parser.error(str(error))
+        try:
+            if unwritten is None:
+                journal.end(status, others.cores())
+        except OSError as error:
+            unwritten = error
+    document.environment["other_processes_cores"] = others.cores()
+    sys.stdout.write(_text(document, options.format))
     sys.stdout.flush()
     if unwritten is not None:
-        parser.error(unwritten)
-    if interrupted:
-        return 130
+        options_parser.error(f"{unwritten.filename or 'cannot write'}: {unwritten.strerror}")
+    if options.plots is not None and status == 0:
+        from inception_engine.bench import plots
+
+        plots.write(document, options.plots)
+    return status or _status(document, options_parser)
+
+
+def _all_launches() -> Iterator[tuple[str, str]]:
+    from inception_engine.bench.peers import PEERS
+
+    for peer in PEERS.values():
+        yield from ((peer.name, launch) for launch in peer.launches)
+
+
+def _measure(suite: Suite, wanted: Sequence[Sequence[Case]], journal: Journal) -> None:
+    with _progress(sum(suite.steps(group) for group in wanted)) as (show, advance):
+        for number, group in enumerate(wanted, 1):
+            workload = group[0].workload
+            head = f"[{number}/{len(wanted)}] {workload.variant}, batch {workload.batch}"
+            suite.progress = partial(_step, show, head)
+            journal.rows(suite.run(group))
+            advance(sum(suite.steps(group) for group in wanted[:number]))
+
+
+def _step(show: Callable[[str], None], head: str, text: str) -> None:
+    show(f"{head}: {text}")
+
+
+def _profile(options: argparse.Namespace, journal: Journal, folder: Path) -> None:
+    from inception_engine.bench import profiling
+
+    combinations = [
+        (workload, device, threads)
+        for workload in _workloads(options)
+        for device in options.device
+        for threads in options.threads
+    ]
+    with _progress(len(combinations)) as (show, advance):
+        for number, (workload, device, threads) in enumerate(combinations, 1):
+            show(f"{workload.variant}, batch {workload.batch}, {workload.dtype} on {device}")
+            trace = options.trace
+            if trace is not None and len(combinations) > 1:
+                trace = trace.with_name(
+                    f"{trace.stem}-{workload.variant}-{workload.batch}-{device}{trace.suffix}"
+                )
+            journal.profile(profiling.profile(workload, device, threads, folder, options.duration, trace))
+            advance(number)
+
+
+def _status(document: Document, options_parser: Parser) -> int:
+    rows = document.rows
     if any(row.status.startswith(FAILURES) for row in rows):
         return 1
-    if all(row.status != OK for row in rows):
-        parser.error(f"nothing was timed: {rows[0].peer}: {rows[0].status}")
+    if rows and all(row.status != OK for row in rows):
+        options_parser.error(f"nothing was timed: {rows[0].label}: {rows[0].status}")
     return 0
 
 
-def run_case(
-    case: Case,
-    peers: Iterable[Peer],
-    threads: int,
-    device: str,
-    schedule: Schedule,
-    *,
-    clock: Clock | None = None,
-    progress: Progress = lambda text: None,
-) -> list[Row]:
-    """Prepares and checks the peers one after the other, then times together those that passed: a row for each."""
-    progress("reference")
-    images, expected = case.images(), case.expected()
-    rows: dict[str, Row] = {}
-    runs: dict[str, Run] = {}
-    with contextlib.ExitStack() as stack:
-        for peer in peers:
-            progress(f"preparing and checking {peer.name}")
-            row = Row(
-                peer=peer.name,
-                variant=case.variant,
-                device=device,
-                dtype=case.dtype,
-                batch=case.batch,
-                threads=threads,
-            )
-            obstacle = peer.obstacle(device, case.dtype)
-            if obstacle is not None:
-                rows[peer.name] = replace(row, status=obstacle)
-                continue
-            try:
-                run = stack.enter_context(peer.prepare(case, threads))
-                error = parity(run(images), expected)
-            except Exception as exception:  # a peer's failure is a row, not the end of the run
-                rows[peer.name] = replace(row, status=_failure(exception))
-                continue
-            bound = PARITY_BOUNDS[case.dtype]
-            if error <= bound:
-                runs[peer.name] = run
-                rows[peer.name] = replace(row, parity=error)
-            else:  # NaN, too
-                status = f"parity failed: {error:.1e}, bound {bound:.0e}"
-                rows[peer.name] = replace(row, status=status, parity=error if math.isfinite(error) else None)
+def _text(document: Document, form: str) -> str:
+    if form == "json":
+        return document.text()
+    if form == "jsonl":
+        return "".join(f"{line}\n" for line in records.lines(document))
+    text = ""
+    if document.rows or not document.profiles:
+        formats: dict[str, Callable[[Any, Any], str]] = {
+            "table": report.table,
+            "md": report.markdown,
+            "ratios": report.ratios,
+            "csv": lambda rows, _: report.comma_separated(rows),
+        }
+        text = formats[form](document.rows, document.environment)
+    if document.profiles and form != "csv":
+        from inception_engine.bench import profiling
 
-        timed = measure(
-            {name: partial(run, images) for name, run in runs.items()},
-            schedule,
-            clock=clock,
-            progress=lambda name, turn: progress(
-                f"{name}, round {turn} of {schedule.rounds}" if turn else f"{name}, warm-up"
-            ),
-        )
-    return [_timed(row, timed) for row in rows.values()]
+        text += "\n".join(profiling.render(each) for each in document.profiles)
+    return text
 
 
-def _timed(row: Row, timed: Mapping[str, Samples]) -> Row:
-    """The row with its figures, or with the failure that ended its timing."""
-    samples = timed.get(row.peer)
-    if samples is None:
-        return row
-    if samples.error is not None:
-        return replace(row, status=_failure(samples.error))
-    figures = statistics(samples)
-    row = replace(
-        row,
-        p50_ms=figures.p50_ms,
-        p90_ms=figures.p90_ms,
-        p99_ms=figures.p99_ms,
-        images_per_s=row.batch / figures.p50_ms * 1e3,
-        samples=figures.samples,
-        spread_min=figures.spread[0],
-        spread_max=figures.spread[1],
-    )
-    others = {name: other for name, other in timed.items() if name != ENGINE and other.error is None}
-    if not others:
-        return row
-    best = min(others, key=lambda name: statistics(others[name]).p50_ms)
-    middle, lowest, highest = ratio(samples, others[best])
-    return replace(row, ratio=middle, ratio_min=lowest, ratio_max=highest, best_peer=best)
+def _show(arguments: Sequence[str]) -> int:
+    """``inception-bench show``: a file of records, printed or drawn again."""
+    from inception_engine.bench.options import FORMATS
 
-
-def _failure(error: Exception) -> str:
-    lines = str(error).splitlines() or [""]
-    return f"failed: {type(error).__name__}: {lines[0]}"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line instead of printing the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="inception-bench",
-        description="Times our engine beside other engines: the same seeded network, images and threads; parity first.",
-        allow_abbrev=False,
-    )
-    peers, variants = ",".join(PEERS), ",".join(VARIANTS)
-    parser.add_argument(
-        "--batch", type=_list(_count), default="1,8", help="images per call (%(default)s)", metavar="A,B"
-    )
-    parser.add_argument(
-        "--peers", type=_list(_one_of(PEERS)), default=peers, help="who is run (%(default)s)", metavar="A,B"
-    )
-    parser.add_argument(
-        "--variant",
-        type=_list(_one_of(VARIANTS)),
-        default=variants,
-        help="lrn: the paper's network; plain: without local response normalisation (%(default)s)",
-        metavar="A,B",
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="fp32", help="of weights and activations (%(default)s)"
-    )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto is the CPU (%(default)s)")
-    cores = len(os.sched_getaffinity(0))
-    parser.add_argument(
-        "--threads", type=_count, default=cores, help="of every peer (%(default)s)", metavar="N"
-    )
-    parser.add_argument(
-        "--duration", type=_seconds, default=3.0, help="seconds timed per row (%(default)s)", metavar="S"
-    )
-    parser.add_argument(
-        "--warmup", type=_seconds, default=0.5, help="seconds before, per row (%(default)s)", metavar="S"
-    )
-    parser.add_argument(
-        "--rounds", type=_count, default=5, help="that share the duration (%(default)s)", metavar="N"
-    )
-    parser.add_argument("--format", choices=FORMATS, default="table", help="of what is printed (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write rows and environment to FILE", metavar="FILE")
-    return parser
-
-
-def _list(item: Callable[[str], T]) -> Callable[[str], list[T]]:
-    def parse(text: str) -> list[T]:
-        return list(dict.fromkeys(item(part.strip()) for part in text.split(",")))
-
-    return parse
-
-
-def _one_of(names: Iterable[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in names:
-            raise argparse.ArgumentTypeError(f"unknown: {text!r} (choose from {', '.join(names)})")
-        return text
-
-    return parse
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= LARGEST_COUNT):
-        raise argparse.ArgumentTypeError(f"not a whole number from 1 to {LARGEST_COUNT}: {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
+    options_parser = Parser(prog="inception-bench show", description="Prints a file of records again.")
+    options_parser.add_argument("file", type=Path, metavar="FILE", help="of --json or --jsonl")
+    options_parser.add_argument("--format", choices=FORMATS, default="table", help="(%(default)s)")
+    options_parser.add_argument("--plots", type=Path, metavar="FOLDER", help="PNGs of it into FOLDER")
+    options = options_parser.parse_args(arguments)
+    options.json = options.jsonl = options.trace = None
+    mistake = _unwritable(options)
+    if mistake is not None:
+        options_parser.error(mistake)
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
-    return value
+        document = records.read(options.file)
+    except RecordsError as error:
+        options_parser.error(str(error))
+    sys.stdout.write(_text(document, options.format))
+    if options.plots is not None:
+        from inception_engine.bench import plots
+
+        plots.write(document, options.plots)
+    return 0
 
 
-@contextlib.contextmanager
-def _progress_line() -> Iterator[Progress]:
-    """A line on stderr that each call overwrites; nothing where stderr is not a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda text: None
-        return
+@contextmanager
+def _progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """A bar on stderr, where that is a terminal: ``show`` is a step with its name, ``advance`` sets how many are
+    done."""
+    from tqdm import tqdm
 
-    def show(text: str) -> None:
-        columns = shutil.get_terminal_size().columns
-        sys.stderr.write(f"\r\x1b[K{text[: columns - 1]}")
-        sys.stderr.flush()
+    with tqdm(
+        total=total,
+        disable=None if sys.stderr.isatty() else True,
+        leave=False,
+        bar_format="{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {desc}",
+    ) as bar:
 
-    try:
-        yield show
-    finally:
-        show("")
+        def show(text: str) -> None:
+            bar.set_description_str(text, refresh=False)
+            bar.update(min(1, total - bar.n))
 
+        def advance(done: int) -> None:
+            bar.update(done - bar.n)
 
-def _show_case(show: Progress, case: str, text: str) -> None:
-    show(f"{case}: {text}")
+        yield show, advance

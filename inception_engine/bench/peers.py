@@ -1,79 +1,122 @@
 """Who is run: our engine and the engines that people would use instead, one row each in ``PEERS``.
 
-All get the same contract: a float32 NCHW array in host memory in, a float32 array of logits out. What a peer does to
-have its own layout or precision is part of its time. What it can prepare once (folding, packing, graph
-optimisation, a fixed batch) it does before, in ``prepare``. They are the backends of `ie.load`, with options.
+What each does is in ``runners`` under its opener's name; ``engine-c`` is a program in C, which ``native`` compiles.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from inception_engine.bench.cases import Case
 
-Run = Callable[[np.ndarray], np.ndarray]
+_RUNNERS = "inception_engine.bench.runners"
+_ALL = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``prepare(case, threads)`` yields the call to time, and cleans up. ``packages`` must be installed for it."""
+    """``opener``: "module:function" for ``worker``; empty: the program ``engine.c``. ``model``: the artefact that it
+    loads.
+
+    ``packages`` must be installed. ``dtypes``: by device. ``launches``: its ways to give a GPU work. ``ours``: it is
+    our engine, and no peer to be compared with. ``slow``: it compiles for minutes, so it is run when asked for alone.
+    """
 
     name: str
+    what: str
+    opener: str
+    model: str
     packages: tuple[str, ...]
-    prepare: Callable[[Case, int], AbstractContextManager[Run]]
-    devices: tuple[str, ...] = ("cpu",)
-    dtypes: tuple[str, ...] = ("fp32",)
+    dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"cpu": ("fp32",)})
+    launches: tuple[str, ...] = ()
+    ours: bool = False
+    slow: bool = False
 
-    def obstacle(self, device: str, dtype: str) -> str | None:
-        """Why this peer cannot be run at all, or None."""
+    def obstacle(self, case: Case) -> str | None:
+        """Why this peer cannot be run here at all, or None."""
+        dtype = case.workload.dtype
+        if case.device not in self.dtypes:
+            return f"not supported: {case.device}"
+        if dtype not in self.dtypes[case.device]:
+            return f"not supported: {dtype} on {case.device}"
+        if case.device == "cuda" and gpus() == 0:
+            return "not here: no CUDA device"
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
-        if missing:
-            return f"not installed: {', '.join(missing)}"
-        if device not in self.devices:
-            return f"not supported: {device}"
-        if dtype not in self.dtypes:
-            return f"not supported: {dtype} on {device}"
-        return None
+        return f"not installed: {', '.join(missing)}" if missing else None
 
 
-@contextlib.contextmanager
-def _backend(name: str, case: Case, **options: Any) -> Iterator[Run]:
-    import inception_engine as ie
+def gpus() -> int:
+    """How many GPUs the CUDA driver shows; 0 without a driver."""
+    import ctypes
 
-    with ie.load(case.network, name, **options) as backend:
-        yield backend.run
-
-
-def _engine(case: Case, threads: int) -> AbstractContextManager[Run]:
-    return _backend("engine", case, device="cpu", threads=threads, max_batch=case.batch, dtype=case.dtype)
-
-
-def _torch(case: Case, threads: int) -> AbstractContextManager[Run]:
-    return _backend("torch", case, threads=threads)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    ready = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if ready else 0
 
 
-def _torch_channels_last(case: Case, threads: int) -> AbstractContextManager[Run]:
-    return _backend("torch", case, threads=threads, channels_last=True)
-
-
-def _onnxruntime(case: Case, threads: int) -> AbstractContextManager[Run]:
-    return _backend("onnxruntime", case, threads=threads, batch=case.batch, providers=("cpu",))
-
+# What the compiler has no kernels for is a row that says so, in the compiler's words.
+_OURS = {"cpu": _ALL, "cuda": _ALL}
+_TORCH = {"cpu": _ALL, "cuda": _ALL}
+_ONNX = {"cpu": ("fp32", "fp16"), "cuda": ("fp32", "fp16")}
+_NVIDIA = {"cuda": ("fp32", "fp16")}
 
 ENGINE = "engine"
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(ENGINE, ("inception_engine",), _engine),
-        Peer("torch", ("torch",), _torch),
-        Peer("torch-channels-last", ("torch",), _torch_channels_last),
-        Peer("onnxruntime", ("onnxruntime", "onnx"), _onnxruntime),
+        Peer(
+            ENGINE,
+            "ours, from Python",
+            f"{_RUNNERS}:engine",
+            "plan",
+            ("inception_engine.engine",),
+            _OURS,
+            ("walk", "module", "stream", "graph", "jit"),
+            ours=True,
+        ),
+        Peer("engine-c", "ours, from C", "", "plan", (), _OURS, ("walk", "module"), ours=True),
+        Peer("torch", "PyTorch eager", f"{_RUNNERS}:torch", "network", ("torch",), _TORCH),
+        Peer(
+            "torch-channels-last",
+            "PyTorch eager, weights and images channels last",
+            f"{_RUNNERS}:torch_channels_last",
+            "network",
+            ("torch",),
+            _TORCH,
+        ),
+        Peer(
+            "torch-compile",
+            "torch.compile, max-autotune",
+            f"{_RUNNERS}:torch_compile",
+            "network",
+            ("torch",),
+            _TORCH,
+            slow=True,
+        ),
+        Peer(
+            "onnxruntime",
+            "ONNX Runtime, CPU or CUDA provider",
+            f"{_RUNNERS}:onnxruntime",
+            "onnx",
+            ("onnxruntime",),
+            _ONNX,
+        ),
+        Peer(
+            "onnxruntime-tensorrt",
+            "ONNX Runtime, TensorRT provider",
+            f"{_RUNNERS}:onnxruntime_tensorrt",
+            "onnx",
+            ("onnxruntime",),
+            _NVIDIA,
+            slow=True,
+        ),
+        Peer("openvino", "OpenVINO", f"{_RUNNERS}:openvino", "onnx", ("openvino",), {"cpu": _ALL}),
+        Peer("tensorrt", "TensorRT", f"{_RUNNERS}:tensorrt", "onnx", ("tensorrt", "polygraphy"), _NVIDIA),
     )
 }

@@ -1,37 +1,48 @@
-"""What a run leaves behind: one row per peer and case, and the environment in which it was measured."""
+"""What a run leaves behind: one row per case, where it was measured, and the two files that hold them.
+
+The JSON document has ``format``, ``environment``, ``method``, ``rows`` and ``profiles``. The JSON lines are the same
+in the order in which it became known, each written at once, so that nothing finished is lost:
+
+    {"kind": "environment", "format": 2, "environment": ..., "method": ...}    once for each run
+    {"kind": "row", ...}                                                      a Row
+    {"kind": "profile", ...}                                                  as ``profiling`` makes it
+    {"kind": "end", "status": ..., "other_processes_cores": ...}              of the run, if it came to that
+"""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
+import dataclasses
 import json
-import os
-import platform
-import subprocess
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inception_engine.errors import EngineError
+from inception_engine.bench.cases import Case, Workload
+from inception_engine.files import append_line, write_atomically
 
-FORMAT = 1  # of the JSON document
+FORMAT = 2  # of both files
 OK = "ok"
-INCLUDES = (
-    "one call: float32 NCHW images in host memory to float32 logits in host memory; "
-    "without decoding, preprocessing, loading and compiling"
-)
+
+
+class RecordsError(ValueError):
+    """A file holds no records that this version reads; the message is the line for the user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One peer on one case. Where ``status`` is not ``ok`` the row was not timed, and the figures are None.
+    """One case. Where ``status`` is not ``ok`` the row was not timed, and the figures are None.
 
-    ``parity`` is max|d| / max|ref| of the logits against the float64 reference. ``spread_*`` are the lowest and the
-    highest median of a round over ``p50_ms``. ``ratio`` is the median over the rounds of this peer's median
-    over that of ``best_peer``, the fastest peer that is not our engine, in the same round; ``ratio_min`` and
-    ``ratio_max`` are its range. Below 1 is faster than the best peer.
+    ``parity``: max|d| / max|ref| of the logits against the float64 reference, over all streams. ``images_per_s``: of
+    the turns as wholes, all streams together. ``rounds_ms``: the median of each round. ``spread_*``: the lowest and
+    the highest of them over ``p50_ms``; ``unstable`` where they lie more than timing.UNSTABLE apart, or (``warm`` is
+    false) the warm-up never came to agree. ``ratio``: the median over the rounds of this peer's median over that of
+    ``best_peer``, the fastest peer that is not our engine, in the same round, with its range. Below 1 is faster.
+
+    ``includes``: the parts that a timed call is made of. ``*_ms`` of parts: medians, each waited for by itself.
+    ``import_ms``, ``load_ms``, ``first_ms``: packages, from a file to ready, the first call; medians of ``starts``
+    fresh processes. ``peak_mb``: the most memory of the process until its first result, MB = 10^6 bytes.
+    ``open_rate_per_s``: requests per second, the highest found whose 99th percentile holds ``open_bound_ms``.
     """
 
     peer: str
@@ -40,116 +51,181 @@ class Row:
     dtype: str
     batch: int
     threads: int
+    streams: int = 1
+    launch: str = ""
+    input: str = "float32"
     status: str = OK
     parity: float | None = None
     p50_ms: float | None = None
     p90_ms: float | None = None
+    p95_ms: float | None = None
     p99_ms: float | None = None
+    p999_ms: float | None = None
     images_per_s: float | None = None
     samples: int | None = None
+    rounds_ms: list[float] = field(default_factory=list)
     spread_min: float | None = None
     spread_max: float | None = None
+    unstable: bool = False
+    warm: bool = True
     ratio: float | None = None
     ratio_min: float | None = None
     ratio_max: float | None = None
     best_peer: str | None = None
+    includes: str = ""
+    preprocess_ms: float | None = None
+    h2d_ms: float | None = None
+    compute_ms: float | None = None
+    d2h_ms: float | None = None
+    import_ms: float | None = None
+    load_ms: float | None = None
+    first_ms: float | None = None
+    starts: int | None = None
+    peak_mb: float | None = None
+    open_bound_ms: float | None = None
+    open_rate_per_s: float | None = None
+    open_p99_ms: float | None = None
+    open_requests: int | None = None
+
+    @classmethod
+    def of(cls, case: Case, **values: Any) -> Row:
+        workload = asdict(case.workload)
+        own = {name: value for name, value in asdict(case).items() if name != "workload"}
+        return cls(**workload, **own, **values)
+
+    @property
+    def case(self) -> Case:
+        workload = Workload(self.variant, self.batch, self.dtype, self.input)
+        return Case(self.peer, workload, self.threads, self.streams, self.device, self.launch)
+
+    @property
+    def label(self) -> str:
+        return self.case.label
 
 
-def document(rows: Sequence[Row], environment: dict[str, Any], method: dict[str, Any]) -> str:
-    """The JSON text: ``format``, ``environment``, ``method`` and ``rows``."""
-    content = {
-        "format": FORMAT,
-        "environment": environment,
-        "method": method,
-        "rows": [asdict(row) for row in rows],
-    }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+@dataclass
+class Document:
+    """Of one run. ``profiles``: documents of ``profiling``."""
+
+    environment: dict[str, Any]
+    method: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    profiles: list[dict[str, Any]] = field(default_factory=list)
+
+    def text(self) -> str:
+        content = {
+            "format": FORMAT,
+            "environment": self.environment,
+            "method": self.method,
+            "rows": [asdict(row) for row in self.rows],
+            "profiles": self.profiles,
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def environment(arguments: Sequence[str], threads: int) -> dict[str, Any]:
-    """The machine, the versions, the commit, the date and the command line. Unknown values are None.
+class Journal:
+    """Where a run's results go while it goes on: ``json`` is written anew with each, ``lines`` grows. Raises
+    OSError."""
 
-    ``other_processes_cores`` is filled in when the run is over.
-    """
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["inception-bench", *arguments]),
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "isa": _isa(),
-        "other_processes_cores": None,
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("inception-engine", "numpy", "torch", "onnxruntime")},
-        "git": _git(Path(__file__).parent),
-    }
+    def __init__(self, document: Document, json_path: Path | None, lines_path: Path | None) -> None:
+        self._document, self._json, self._lines = document, json_path, lines_path
+        self._line(
+            kind="environment", format=FORMAT, environment=document.environment, method=document.method
+        )
+
+    def rows(self, rows: list[Row]) -> None:
+        self._document.rows += rows
+        for row in rows:
+            self._line(kind="row", **asdict(row))
+        self._whole()
+
+    def profile(self, profile: dict[str, Any]) -> None:
+        self._document.profiles.append(profile)
+        self._line(kind="profile", **profile)
+        self._whole()
+
+    def end(self, status: int, others: float | None) -> None:
+        self._document.environment["other_processes_cores"] = others
+        self._line(kind="end", status=status, other_processes_cores=others)
+        self._whole()
+
+    def _line(self, **record: Any) -> None:
+        if self._lines is not None:
+            append_line(self._lines, json.dumps(record, allow_nan=False))
+
+    def _whole(self) -> None:
+        if self._json is not None:
+            write_atomically(self._json, [self._document.text().encode()])
 
 
-class OtherProcesses:
-    """How much of the machine they used since this was made: they slow peers unequally, so a run has to say."""
+def lines(document: Document) -> Iterator[str]:
+    """The document as JSON lines, without line ends."""
+    begin = {"format": FORMAT, "environment": document.environment, "method": document.method}
+    yield json.dumps({"kind": "environment", **begin}, allow_nan=False)
+    for row in document.rows:
+        yield json.dumps({"kind": "row", **asdict(row)}, allow_nan=False)
+    for profile in document.profiles:
+        yield json.dumps({"kind": "profile", **profile}, allow_nan=False)
 
-    def __init__(self) -> None:
-        self._start = self._read()
 
-    def cores(self) -> float | None:
-        """Average number of cores, to 0.01; None where /proc/stat does not tell."""
-        start, now = self._start, self._read()
-        if start is None or now is None or now[0] == start[0]:
-            return None
-        wall, busy, own = (after - before for before, after in zip(start, now, strict=True))
-        return round(max(0.0, busy - own) / wall, 2)
+def read(path: Path) -> Document:
+    """Either file; of JSON lines the last run. Raises RecordsError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecordsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecordsError(f"{path}: holds no records of inception-bench") from None
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        whole = None
+    try:
+        if isinstance(whole, dict) and "rows" in whole:
+            return _document(path, whole)
+        return _lines(path, text)
+    except (KeyError, TypeError, AttributeError):
+        raise RecordsError(f"{path}: holds no records of inception-bench") from None
 
-    @staticmethod
-    def _read() -> tuple[float, float, float] | None:
-        """Seconds: wall, busy on all cores, used by this process."""
+
+def _lines(path: Path, text: str) -> Document:
+    document: Document | None = None
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
         try:
-            fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields)
-        except (OSError, ValueError):
-            return None
-        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), busy, time.process_time()
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            if document is not None and number == len(lines) and not line.endswith("\n"):
+                break  # a run that was killed while it wrote
+            raise RecordsError(f"{path}, line {number}: not JSON") from None
+        kind = record.pop("kind")
+        if kind == "environment":
+            document = _document(path, record)
+        elif document is None:
+            raise KeyError(kind)
+        elif kind == "row":
+            document.rows.append(_row(path, record))
+        elif kind == "profile":
+            document.profiles.append(record)
+        elif kind == "end":
+            document.environment["other_processes_cores"] = record["other_processes_cores"]
+    if document is None:
+        raise RecordsError(f"{path}: holds no records of inception-bench")
+    return document
 
 
-def _cpu_model() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return None
+def _document(path: Path, content: dict[str, Any]) -> Document:
+    found = content.get("format")
+    if found != FORMAT:
+        raise RecordsError(
+            f"{path}: written by another version of inception-bench (format {found}; this one reads {FORMAT})"
+        )
+    rows = [_row(path, row) for row in content.get("rows", [])]
+    return Document(content["environment"], content["method"], rows, list(content.get("profiles", [])))
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _isa() -> str | None:
-    """What our CPU kernels use here."""
-    from inception_engine import binding
-
-    try:
-        return binding.ISAS[binding.library().ie_cpu_isa()]
-    except EngineError:  # not built: the engine's rows say so
-        return None
-
-
-def _git(folder: Path) -> dict[str, Any] | None:
-    """The commit of the checkout that ``folder`` is tracked in, and whether the checkout differs from it."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        # An installed package may lie inside some other project's checkout (its .venv): not our commit.
-        git("ls-files", "--error-unmatch", str(folder / "records.py"))
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
+def _row(path: Path, values: dict[str, Any]) -> Row:
+    known = {field.name for field in dataclasses.fields(Row)}
+    if unknown := set(values) - known:
+        raise RecordsError(f"{path}: a row has the field {min(unknown)!r}, which this version does not know")
+    return Row(**values)

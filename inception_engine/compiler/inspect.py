@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inception_engine.compiler.budget import traffic
 from inception_engine.compiler.plan import PANEL, Dtype, LaunchMode, OpKind, Plan, Program, TargetKind
 from inception_engine.errors import PlanMetadata
 from inception_engine.kernels.variants import RUN_DEPTH, variant
@@ -17,6 +18,8 @@ def report(plan: Plan) -> dict[str, Any]:
     """Everything that ``render`` shows. The top level repeats the first program; ``programs`` has all of them.
 
     Multiply-adds are per image: ``nominal`` is what the layers take, ``executed`` what the kernels do with padding.
+    ``bytes``, of modules and of each of the ``layers``, are what a run of ``max_batch`` images moves at least, an
+    image's share of it: see ``budget.Traffic``.
     ``arena_bytes`` and ``activation_bytes`` (all activations without reuse) are for ``max_batch`` images.
     Raises PlanMetadata.
     """
@@ -72,6 +75,11 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def _budget(program: Program, ops: list[np.void]) -> dict[str, int]:
+    batch = int(program.header["max_batch"])
+    return {**_macs(program, ops), "bytes": sum(traffic(program, op, batch).total for op in ops) // batch}
+
+
 def _macs(program: Program, ops: list[np.void]) -> dict[str, int]:
     return {
         "nominal": sum(int(op["nominal_macs"]) for op in ops),
@@ -107,7 +115,8 @@ def _program(program: Program) -> dict[str, Any]:
         "tasks": len(program.tasks),
         "waits": len(program.waits),
         "macs": _macs(program, ops),
-        "modules": [{"name": name, **_macs(program, members)} for name, members in modules.items()],
+        "modules": [{"name": name, **_budget(program, members)} for name, members in modules.items()],
+        "layers": [{"name": program.text(op), **_budget(program, [op])} for op in ops],
         "arena_bytes": int(header["arena_bytes"]),
         "activation_bytes": int(header["activation_bytes"]),
         "weight_bytes": _weight_bytes(ops),
@@ -123,19 +132,19 @@ def _weight_bytes(ops: list[np.void]) -> int:
     return sum(pieces.values())
 
 
-def render(document: dict[str, Any]) -> str:
-    """``report`` as text, without a newline at the end."""
+def render(document: dict[str, Any], layers: bool = False) -> str:
+    """``report`` as text, without a newline at the end. ``layers``: each of them instead of each module."""
     lines = [
         f"{document['name'] or 'unnamed network'}: {_count(len(document['programs']), 'program')}, "
         f"{_count(document['labels'], 'label')}"
         + (", weights are random" if document["random_weights"] else "")
     ]
     for number, program in enumerate(document["programs"], 1):
-        lines += ["", *_render_program(number, program)]
+        lines += ["", *_render_program(number, program, layers)]
     return "\n".join(lines)
 
 
-def _render_program(number: int, program: dict[str, Any]) -> list[str]:
+def _render_program(number: int, program: dict[str, Any], layers: bool) -> list[str]:
     outputs = [f"{output['name']} {_shape(output['shape'])}" for output in program["outputs"]]
     more = f" and {len(outputs) - 4} more" if len(outputs) > 4 else ""
     arena, activations, macs = program["arena_bytes"], program["activation_bytes"], program["macs"]
@@ -158,11 +167,18 @@ def _render_program(number: int, program: dict[str, Any]) -> list[str]:
         f"  arena          {_megabytes(arena)}, {share}the sum of activations, {_megabytes(activations)}",
         f"  weights        {_megabytes(program['weight_bytes'])}",
         "",
-        f"  {'module':<16}{'nominal M':>12}{'executed M':>12}  waste",
+        *_render_budget("layer" if layers else "module", program["layers" if layers else "modules"]),
+    ]
+
+
+def _render_budget(what: str, parts: list[dict[str, Any]]) -> list[str]:
+    wide = max(16, *(len(part["name"]) + 2 for part in parts))
+    return [
+        f"  {what:<{wide}}{'nominal M':>12}{'executed M':>12}  waste{'moved kB':>12}{'macs/byte':>11}",
         *(
-            f"  {module['name']:<16}{module['nominal'] / 1e6:>12,.2f}{module['executed'] / 1e6:>12,.2f}"
-            f"{_waste(module, 7)}"
-            for module in program["modules"]
+            f"  {part['name']:<{wide}}{part['nominal'] / 1e6:>12,.2f}{part['executed'] / 1e6:>12,.2f}"
+            f"{_waste(part, 7) or '-':>7}{part['bytes'] / 1e3:>12,.1f}{part['nominal'] / part['bytes']:>11.1f}"
+            for part in parts
         ),
     ]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 
 import numpy as np
 
+from inception_engine import trace_events
 from inception_engine.compiler.plan import NONE
-from inception_engine.files import write_atomically
 from inception_engine.simulate.events import Run
+from inception_engine.trace_events import Event, named_process, named_track, piece
 
 _WORKERS, _GPU = 0, 1  # process numbers: tracks of workers; launches and the counter
 _COUNTER_POINTS = 2000
@@ -21,35 +21,28 @@ def save(run: Run, path: str | os.PathLike[str]) -> None:
 
     Tiles of images that the batch does not have, and JOINs, are waits alone. Raises OSError.
     """
-    write_atomically(path, (line.encode() for line in _lines(run)))
+    trace_events.save(_events(run), path)
 
 
-def _lines(run: Run) -> Iterator[str]:
-    yield '{"displayTimeUnit": "ns", "traceEvents": [\n'
-    yield json.dumps({"ph": "M", "name": "process_name", "pid": _WORKERS, "args": {"name": "workers"}})
-    for event in _events(run):
-        yield ",\n" + json.dumps(event)
-    yield "\n]}\n"
-
-
-def _events(run: Run) -> Iterator[dict[str, object]]:
+def _events(run: Run) -> Iterator[Event]:
     program = run.program
-    yield {"ph": "M", "name": "process_name", "pid": _GPU, "args": {"name": run.gpu.name}}
+    yield named_process(_WORKERS, "workers")
+    yield named_process(_GPU, run.gpu.name)
     for worker in range(int(run.launch_blocks.max())):
-        yield _named_track(worker)
+        yield named_track(_WORKERS, worker, f"worker {worker}")
     names = [program.text(op) for op in program.ops]
     free = run.taken - run.gpu.ticket_seconds
     for launch, begin, end in zip(program.launches, run.launch_begin, run.launch_end, strict=True):
         name = program.text(launch)
-        yield _slice(name, "launch", _GPU, 0, begin, end)
+        yield piece(name, "launch", _GPU, 0, begin, end)
         first = int(launch["first_task"])
         for task in range(first, first + int(launch["task_count"])):
             record, worker = program.tasks[task], int(run.worker[task])
             op = "join" if record["op"] == NONE else names[record["op"]]
             tile = {"task": task, "row": int(record["row"]), "column": int(record["column"]), "launch": name}
-            yield _slice(f"wait {op}", "wait", _WORKERS, worker, free[task], run.start[task], tile)
+            yield piece(f"wait {op}", "wait", _WORKERS, worker, free[task], run.start[task], tile)
             if run.work.runs[task]:
-                yield _slice(op, "run", _WORKERS, worker, run.start[task], run.end[task], tile)
+                yield piece(op, "run", _WORKERS, worker, run.start[task], run.end[task], tile)
     for time, share in zip(*busy_share(run, _COUNTER_POINTS), strict=True):
         yield {"ph": "C", "name": "busy workers", "pid": _GPU, "ts": time * 1e6, "args": {"share": share}}
 
@@ -66,29 +59,3 @@ def busy_share(run: Run, points: int) -> tuple[list[float], list[float]]:
         until += sign * (before * edges - sums[before])
     share = np.diff(until) / (np.diff(edges) * run.gpu.workers)
     return edges[:-1].tolist(), share.tolist()
-
-
-def _named_track(worker: int) -> dict[str, object]:
-    name = {"name": f"worker {worker}"}
-    return {"ph": "M", "name": "thread_name", "pid": _WORKERS, "tid": worker, "args": name}
-
-
-def _slice(
-    name: str,
-    kind: str,
-    process: int,
-    track: int,
-    begin: float,
-    end: float,
-    tile: dict[str, object] | None = None,
-) -> dict[str, object]:
-    return {
-        "ph": "X",
-        "name": name,
-        "cat": kind,
-        "pid": process,
-        "tid": track,
-        "ts": float(begin) * 1e6,
-        "dur": float(end - begin) * 1e6,
-        "args": tile or {},
-    }

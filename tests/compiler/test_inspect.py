@@ -17,6 +17,10 @@ CONV_MACS = 6 * 9 * 20 * (3 * 3 * 3)  # 6 x 9 pixels, 20 channels out of 3
 CONV_EXECUTED = 6 * 9 * 32 * (3 * 3 * 3)  # 20 channels are two panels of 16
 LINEAR_MACS = 7 * (20 * 3 * 4)
 LINEAR_EXECUTED = 16 * (20 * 3 * 4)
+# float32, for three images, an image's share: what is read and written is each image's, weights and biases are not.
+# Rows of the folded stem's input hold their padding, 11 pixels.
+CONV_BYTES = (3 * 4 * (6 * 11 * 3 + 6 * 9 * 20) + 4 * 32 * (27 + 1)) // 3
+LINEAR_BYTES = (3 * 4 * (240 + 7) + 4 * 16 * (240 + 1)) // 3
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,8 @@ def test_multiply_adds_of_the_cpu(network: Network) -> None:
         "executed": CONV_EXECUTED + LINEAR_EXECUTED,
     }
     assert document["modules"] == [
-        {"name": "3a", "nominal": CONV_MACS, "executed": CONV_EXECUTED},
-        {"name": "fc", "nominal": LINEAR_MACS, "executed": LINEAR_EXECUTED},
+        {"name": "3a", "nominal": CONV_MACS, "executed": CONV_EXECUTED, "bytes": CONV_BYTES},
+        {"name": "fc", "nominal": LINEAR_MACS, "executed": LINEAR_EXECUTED, "bytes": LINEAR_BYTES},
     ]
 
 

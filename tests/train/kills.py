@@ -27,7 +27,7 @@ from pathlib import Path
 import torch
 
 from inception_engine import files
-from inception_engine.bench.records import environment
+from inception_engine.bench.environment import environment
 from inception_engine.train import checkpoint, output
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World
@@ -223,7 +223,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, metavar="FILE", help="write what was found, as JSON")
     options = parser.parse_args()
-    where = {**environment([], 1), "command": " ".join(["tools/train-kills", *sys.argv[1:]])}
+    where = {**environment([]), "command": " ".join(["tools/train-kills", *sys.argv[1:]])}
     with tempfile.TemporaryDirectory() as folder:
         found = check(options.points, options.inside, options.seed, Path(folder))
     document = record(found, where)

@@ -1,0 +1,179 @@
+"""``inception-bench compare OLD NEW``: two runs, case by case, and whether the new one is worse than it may be.
+
+    inception-bench compare main.json branch.json --fail-if p50:5% --fail-if images_per_s:5%
+
+Times of two runs can be compared where machine and load were the same; the output says where the machines differ.
+``ratio`` is to the best peer of the same run, which is the better measure between runs. A case that was timed in the
+old run and failed in the new one is worse by any measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inception_engine.bench import records
+from inception_engine.bench.cases import Case
+from inception_engine.bench.options import Parser
+from inception_engine.bench.records import OK, Document, RecordsError, Row
+
+
+@dataclass(frozen=True)
+class Measure:
+    """``field`` of a Row; ``higher_is_worse``."""
+
+    field: str
+    higher_is_worse: bool = True
+
+
+MEASURES = {
+    "p50": Measure("p50_ms"),
+    "p90": Measure("p90_ms"),
+    "p95": Measure("p95_ms"),
+    "p99": Measure("p99_ms"),
+    "p99.9": Measure("p999_ms"),
+    "images_per_s": Measure("images_per_s", higher_is_worse=False),
+    "ratio": Measure("ratio"),
+    "load": Measure("load_ms"),
+    "first": Measure("first_ms"),
+    "peak": Measure("peak_mb"),
+    "open_rate": Measure("open_rate_per_s", higher_is_worse=False),
+    "parity": Measure("parity"),
+}
+_SAME_MACHINE = ("cpu", "cores", "isa", "gpu", "os", "python")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A case fails where ``measure`` is worse by more than ``share`` of the old value."""
+
+    measure: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """One case by one measure. ``worse``: (new - old) / old, its sign so that above 0 is worse; None where not
+    comparable.
+
+    ``verdict``: "", "FAIL", or why it is no number.
+    """
+
+    case: Case
+    measure: str
+    old: float | None
+    new: float | None
+    worse: float | None
+    verdict: str
+    unstable: bool
+
+
+def changes(old: Document, new: Document, limits: Sequence[Limit]) -> list[Change]:
+    """Of all cases that both have, for each limit's measure (p50 where there is none)."""
+    before = {row.case: row for row in old.rows}
+    shares = {limit.measure: limit.share for limit in limits}
+    return [
+        _change(row.case, before[row.case], row, measure, shares.get(measure))
+        for row in new.rows
+        if row.case in before
+        for measure in (shares or ("p50",))
+    ]
+
+
+def _change(case: Case, old: Row, new: Row, name: str, share: float | None) -> Change:
+    measure = MEASURES[name]
+    before, after = getattr(old, measure.field), getattr(new, measure.field)
+    unstable = old.unstable or new.unstable
+    if old.status == OK and new.status != OK:
+        verdict = f"{'FAIL' if share is not None else 'lost'}: {new.status}"
+        return Change(case, name, before, None, None, verdict, unstable)
+    if before is None or after is None:
+        missing = "in both" if before is after else "in the old run" if before is None else "in the new run"
+        return Change(case, name, before, after, None, f"not known {missing}", unstable)
+    if before:
+        worse = (after - before) / before * (1 if measure.higher_is_worse else -1)
+    else:
+        worse = math.inf if (after > 0) == measure.higher_is_worse and after else 0.0
+    failed = share is not None and worse > share
+    return Change(case, name, before, after, worse, "FAIL" if failed else "", unstable)
+
+
+def render(old: Document, new: Document, found: Sequence[Change]) -> str:
+    """What differs between the machines, a line for each change, and what only one run has."""
+    lines = [
+        f"the runs differ in {name}: {old.environment.get(name)} and {new.environment.get(name)}"
+        for name in _SAME_MACHINE
+        if old.environment.get(name) != new.environment.get(name)
+    ]
+    wide = max((len(_name(change.case)) for change in found), default=0)
+    for change in found:
+        text = "-" if change.worse is None else f"{change.worse:+.1%}"
+        values = f"{_value(change.old):>10} -> {_value(change.new):>10}"
+        notes = ", ".join(filter(None, (change.verdict, "unstable" if change.unstable else "")))
+        lines.append(
+            f"{_name(change.case):<{wide}}  {change.measure:<12}{values}  {text:>8}  {notes}".rstrip()
+        )
+    old_cases, new_cases = ([row.case for row in document.rows] for document in (old, new))
+    lines += [f"only in the old run: {_name(case)}" for case in old_cases if case not in new_cases]
+    lines += [f"only in the new run: {_name(case)}" for case in new_cases if case not in old_cases]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _name(case: Case) -> str:
+    workload = case.workload
+    more = f" x {case.streams}" if case.streams > 1 else ""
+    pixels = " uint8" if workload.input == "uint8" else ""
+    what = f"{workload.variant} {workload.dtype} batch {workload.batch}{pixels}"
+    return f"{what}, {case.label} on {case.device}, threads {case.threads}{more}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns 1 where a limit is passed, 2 (by SystemExit) for a mistake, else 0."""
+    parser = Parser(
+        prog="inception-bench compare",
+        description="Compares two files of inception-bench (--json or --jsonl), case by case. Above 0 is worse.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("old", type=Path, metavar="OLD")
+    parser.add_argument("new", type=Path, metavar="NEW")
+    parser.add_argument(
+        "--fail-if",
+        type=_limits,
+        action="extend",
+        default=[],
+        help=f"exit status 1 if a case is worse by more: p50:5%%,images_per_s:10%% ({', '.join(MEASURES)})",
+        metavar="MEASURE:PERCENT",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        old, new = records.read(options.old), records.read(options.new)
+    except RecordsError as error:
+        parser.error(str(error))
+    found = changes(old, new, options.fail_if)
+    if not found:
+        parser.error(f"{options.old} and {options.new} have no case in common")
+    sys.stdout.write(render(old, new, found))
+    return int(any(change.verdict.startswith("FAIL") for change in found))
+
+
+def _limits(text: str) -> list[Limit]:
+    limits = []
+    for part in text.split(","):
+        matched = re.fullmatch(r"\s*([\w.]+):(\d+(?:\.\d+)?)%\s*", part, re.ASCII)
+        if matched is None:
+            raise argparse.ArgumentTypeError(f"{part!r} is not MEASURE:PERCENT, as p50:5%")
+        if matched[1] not in MEASURES:
+            raise argparse.ArgumentTypeError(
+                f"unknown measure {matched[1]!r} (choose from {', '.join(MEASURES)})"
+            )
+        limits.append(Limit(matched[1], float(matched[2]) / 100))
+    return limits

@@ -1,0 +1,244 @@
+"""Our engine by itself: where a run's time goes, layer by layer and task by task, beside what the machine can do.
+
+On the CPU every task is timed by the runtime (``Engine.trace``) in many runs, and its median counts. The tasks of a
+GPU are not timed one by one: there the simulator says when they run, and the profile says that it is predicted. A
+profile is a document for JSON:
+
+``variant``, ``batch``, ``dtype``, ``device``, ``threads``; ``source``: "measured" or "predicted"; ``runs``;
+``run_ms``: median of a whole run, without tracing where measured; ``busy``, ``waiting``: shares of the workers' time
+in tasks, and in waits for others' tasks; ``peak``: ``macs_per_s`` and ``bytes_per_s`` of all workers, ``source`` in
+words; or None, and ``no_peak`` says why; ``layers``: ``name``, ``module``, ``tasks``, ``share`` of the time of all
+tasks, ``ms`` as if all workers had shared it, ``nominal`` and ``executed`` multiply-adds and ``bytes`` of the batch,
+``macs_per_byte``, ``macs_per_s`` and, of the peak, ``of_peak`` and ``of_memory`` (None without a peak); ``slowest``:
+the tasks that took longest.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inception_engine import trace_events
+from inception_engine.bench import peak
+from inception_engine.bench.artefacts import compiled
+from inception_engine.bench.cases import Workload
+from inception_engine.bench.native import CompilerError
+from inception_engine.compiler.budget import traffic
+from inception_engine.compiler.inspect import executed_macs
+from inception_engine.compiler.plan import NONE, Dtype, Plan, Program
+from inception_engine.trace_events import Event, named_process, named_track, piece
+
+GPU = "h200"  # whose costs the simulator takes
+SLOWEST = 10
+LEAST_RUNS, MOST_RUNS = 5, 1000
+
+
+def profile(
+    workload: Workload, device: str, threads: int, folder: Path, seconds: float, trace: Path | None
+) -> dict[str, Any]:
+    """``seconds``: of traced runs. ``folder``: for what is compiled. Raises CompileError, EngineErrors and OSError."""
+    plan = compiled(workload, device)
+    who = {
+        "variant": workload.variant,
+        "batch": workload.batch,
+        "dtype": workload.dtype,
+        "device": device,
+        "threads": threads,
+    }
+    if device == "cuda":
+        return who | _predicted(plan, workload.batch, trace)
+    return who | _measured(plan, workload, threads, folder, seconds, trace)
+
+
+def _measured(
+    plan: Plan, workload: Workload, threads: int, folder: Path, seconds: float, trace: Path | None
+) -> dict[str, Any]:
+    import inception_engine as ie
+
+    program, images = plan.programs[0], workload.images()
+    try:
+        limits: dict[str, Any] | None = {**peak.measure(threads, folder), "source": "measured in this run"}
+        why = None
+    except CompilerError as error:
+        limits, why = None, str(error)
+    with ie.Engine(plan, device="cpu", threads=threads) as engine:
+        engine.run(images)
+        plain: list[float] = []
+        traces: list[np.ndarray] = []
+        end = time.perf_counter() + seconds
+        while len(traces) < LEAST_RUNS or (time.perf_counter() < end and len(traces) < MOST_RUNS):
+            begin = time.perf_counter()
+            engine.run(images)
+            plain.append(time.perf_counter() - begin)
+            traces.append(engine.trace(images, len(program.tasks)))
+    taken, started, ended = (
+        np.stack([each[name] for each in traces]) for name in ("taken_ns", "begin_ns", "end_ns")
+    )
+    spans = (ended.max(axis=1) - taken.min(axis=1)) * threads  # what the workers had, in ns
+    if trace is not None:
+        middle = int(np.argsort(spans)[len(spans) // 2])
+        trace_events.save(_events(program, traces[middle]), trace)
+    return {
+        "source": "measured",
+        "runs": len(traces),
+        "run_ms": statistics.median(plain) * 1e3,
+        "busy": float(np.median((ended - started).sum(axis=1) / spans)),
+        "waiting": float(np.median((started - taken).sum(axis=1) / spans)),
+        "peak": limits,
+        "no_peak": why,
+        **_layers(program, workload.batch, np.median(ended - started, axis=0) / 1e9, threads, limits),
+    }
+
+
+def _predicted(plan: Plan, batch: int, trace: Path | None) -> dict[str, Any]:
+    from inception_engine.simulate import trace as simulated_trace
+    from inception_engine.simulate.events import simulate
+    from inception_engine.simulate.gpu import Gpu
+
+    gpu, program = Gpu.load(GPU), plan.programs[0]
+    run = simulate(program, gpu, batch)
+    if trace is not None:
+        simulated_trace.save(run, trace)
+    seconds = np.where(run.work.runs, run.end - run.start, 0.0)
+    limits = {
+        "macs_per_s": gpu.product_rate(Dtype(int(program.header["dtype"]))) / 2,
+        "bytes_per_s": gpu.dram_bytes_per_second,
+        "source": f"constants of {gpu.name}",
+    }
+    span = run.seconds * gpu.workers
+    return {
+        "source": "predicted",
+        "runs": 1,
+        "run_ms": run.seconds * 1e3,
+        "busy": float(seconds.sum() / span),
+        "waiting": float((run.start - run.taken).sum() / span),
+        "peak": limits,
+        "no_peak": None,
+        **_layers(program, batch, seconds, gpu.workers, limits),
+    }
+
+
+def _layers(
+    program: Program, batch: int, seconds: np.ndarray, workers: int, limits: dict[str, Any] | None
+) -> dict[str, Any]:
+    """``seconds``: of each task, shape (tasks,)."""
+    op, total = program.tasks["op"], float(seconds.sum())
+    layers = []
+    for number, record in enumerate(program.ops):
+        own = op == number
+        spent = float(seconds[own].sum())
+        nominal = int(record["nominal_macs"]) * batch
+        moved = traffic(program, record, batch).total
+        # As if all workers had shared the layer evenly, which is what the peak is of.
+        shared = spent / workers
+        layers.append(
+            {
+                "name": program.text(record),
+                "module": program.text(record, "module"),
+                "tasks": int(own.sum()),
+                "share": spent / total if total else 0.0,
+                "ms": shared * 1e3,
+                "nominal": nominal,
+                "executed": executed_macs(program, record) * batch,
+                "bytes": moved,
+                "macs_per_byte": nominal / moved,
+                "macs_per_s": nominal / shared if shared else None,
+                "of_peak": _share(nominal, shared, limits, "macs_per_s"),
+                "of_memory": _share(moved, shared, limits, "bytes_per_s"),
+            }
+        )
+    return {"layers": layers, "slowest": _slowest(program, seconds)}
+
+
+def _share(amount: float, seconds: float, limits: dict[str, Any] | None, rate: str) -> float | None:
+    return amount / seconds / float(limits[rate]) if limits is not None and seconds else None
+
+
+def _slowest(program: Program, seconds: np.ndarray) -> list[dict[str, Any]]:
+    tasks = program.tasks
+    return [
+        {
+            "task": int(number),
+            "layer": _name(program, int(number)),
+            "row": int(tasks[number]["row"]),
+            "column": int(tasks[number]["column"]),
+            "ms": float(seconds[number]) * 1e3,
+        }
+        for number in np.argsort(-seconds, kind="stable")[:SLOWEST]
+    ]
+
+
+def _name(program: Program, task: int) -> str:
+    op = program.tasks[task]["op"]
+    return "join" if op == NONE else program.text(program.ops[op])
+
+
+def _events(program: Program, times: np.ndarray) -> list[Event]:
+    """A track for each worker, with waits and tasks as in the simulator's trace."""
+    origin = int(times["taken_ns"].min())
+    taken, begin, end = ((times[name] - origin) / 1e9 for name in ("taken_ns", "begin_ns", "end_ns"))
+    events = [named_process(0, "workers")]
+    events += [named_track(0, int(worker), f"worker {worker}") for worker in np.unique(times["worker"])]
+    for number, task in enumerate(program.tasks):
+        worker, name = int(times[number]["worker"]), _name(program, number)
+        more = {"task": number, "row": int(task["row"]), "column": int(task["column"])}
+        events.append(piece(f"wait {name}", "wait", 0, worker, taken[number], begin[number], more))
+        events.append(piece(name, "run", 0, worker, begin[number], end[number], more))
+    return events
+
+
+def render(found: dict[str, Any]) -> str:
+    """A profile as text, layers in the plan's order."""
+    what = f"{found['variant']}, batch {found['batch']}, {found['dtype']} on {found['device']}"
+    workers = f", {found['threads']} threads" if found["device"] == "cpu" else ""
+    runs = (
+        f"median of {found['runs']} runs" if found["source"] == "measured" else "predicted by the simulator"
+    )
+    limits = found["peak"]
+    if limits is None:
+        machine = f"peak: not known ({found['no_peak']})"
+    else:
+        machine = (
+            f"peak: {limits['macs_per_s'] / 1e9:,.1f} G multiply-adds/s, {limits['bytes_per_s'] / 1e9:,.1f} GB/s from "
+            f"memory, {limits['source']}"
+        )
+    lines = [
+        f"{what}{workers}: {found['run_ms']:.3f} ms a run, {runs}; workers run tasks for {found['busy']:.0%} of their "
+        f"time and wait for others' for {found['waiting']:.0%}",
+        machine,
+        "",
+        *_table(found["layers"]),
+        "",
+        "slowest tasks: "
+        + ", ".join(
+            f"{task['layer']} at {task['row']}, {task['column']}: {task['ms']:.3f} ms"
+            for task in found["slowest"][:5]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
+    """Shares of the peak are of nominal multiply-adds; executed over nominal says what padding costs."""
+    wide = max(len("layer"), *(len(layer["name"]) for layer in layers))
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    lines = [
+        f"{'layer':<{wide}}{'tasks':>7}{'share':>8}{'ms':>9}{'nominal M':>11}{'executed':>10}{'moved MB':>10}"
+        f"{'of peak':>9}{'of memory':>11}"
+    ]
+    for layer in layers:
+        executed = f"{layer['executed'] / layer['nominal']:.2f}" if layer["nominal"] else "-"
+        lines.append(
+            f"{layer['name']:<{wide}}{layer['tasks']:>7}{percent(layer['share']):>8}{layer['ms']:>9.3f}"
+            f"{layer['nominal'] / 1e6:>11.2f}{executed:>10}{layer['bytes'] / 1e6:>10.2f}"
+            f"{percent(layer['of_peak'] if layer['nominal'] else None):>9}{percent(layer['of_memory']):>11}"
+        )
+    return lines

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inception_engine.bench import command
+from inception_engine.bench.records import Document, Row
+from tests.bench.test_report import BEST, ENVIRONMENT, OURS
+
+
+def write(folder: Path, name: str, rows: list[Row], **environment: Any) -> str:
+    path = folder / name
+    path.write_text(Document({**ENVIRONMENT, "python": "3.11.0", **environment}, {}, rows).text())
+    return str(path)
+
+
+LIMITS = {
+    "within": ("p50:5%", 1.04, 0),
+    "beyond": ("p50:5%", 1.06, 1),
+    "faster is no failure": ("p50:5%", 0.5, 0),
+    "throughput fell": ("images_per_s:10%", 0.89, 1),
+    "throughput rose": ("images_per_s:10%", 2.0, 0),
+    "the other measure": ("p99:1%", 1.5, 0),
+    "two limits": ("p99:1%,p50:40%", 1.5, 1),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limit, factor, status = LIMITS[name]
+    changed = replace(OURS, **{_field(limit): getattr(OURS, _field(limit)) * factor})
+    if "other" in name or "two" in name:
+        changed = replace(OURS, p50_ms=OURS.p50_ms * factor)  # type: ignore[operator]
+    old, new = write(tmp_path, "old.json", [OURS, BEST]), write(tmp_path, "new.json", [changed, BEST])
+    assert command.main(["compare", old, new, "--fail-if", limit]) == status
+    printed = capsys.readouterr().out
+    assert printed.count("FAIL") == status
+    assert printed.count("onnxruntime") == len(limit.split(","))
+
+
+def _field(limit: str) -> str:
+    measure = limit.split(":")[0]
+    return measure if measure == "images_per_s" else f"{measure}_ms"
+
+
+def test_without_a_limit_nothing_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = write(tmp_path, "old.json", [OURS]), write(tmp_path, "new.json", [replace(OURS, p50_ms=99.0)])
+    assert command.main(["compare", old, new]) == 0
+    assert "+518.8%" in capsys.readouterr().out
+
+
+def test_a_case_that_fails_now_is_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = replace(OURS, status="failed: killed by SIGSEGV", p50_ms=None)
+    old, new = write(tmp_path, "old.json", [OURS, BEST]), write(tmp_path, "new.json", [lost, BEST])
+    assert command.main(["compare", old, new, "--fail-if", "p50:50%"]) == 1
+    assert "FAIL: failed: killed by SIGSEGV" in capsys.readouterr().out
+
+
+def test_what_differs_and_what_is_shaky_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = write(tmp_path, "old.json", [OURS, BEST, replace(OURS, batch=64)])
+    new = write(
+        tmp_path, "new.json", [replace(OURS, unstable=True), BEST, replace(OURS, threads=1)], cpu="Another"
+    )
+    assert command.main(["compare", old, new]) == 0
+    printed = capsys.readouterr().out
+    assert "the runs differ in cpu: Some CPU and Another" in printed
+    assert "+0.0%  unstable" in printed
+    assert "only in the old run: lrn fp32 batch 64, engine on cpu, threads 2" in printed
+    assert "only in the new run: lrn fp32 batch 8, engine on cpu, threads 1" in printed
+
+
+MISTAKES = {
+    "limit": ["OLD", "NEW", "--fail-if", "p50"],
+    "measure": ["OLD", "NEW", "--fail-if", "p42:5%"],
+    "one file": ["OLD"],
+    "no file": ["OLD", "/nonexistent.json"],
+    "folder": ["OLD", "/"],
+    "another version": ["OLD", "FORMAT1"],
+    "not JSON": ["OLD", __file__],
+    "JSON of others": ["OLD", "OTHERS"],
+    "unknown field": ["OLD", "FUTURE"],
+    "binary": ["OLD", "BINARY"],
+    "nothing in common": ["OLD", "ELSE"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_one_line_and_status_two(
+    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {
+        "OLD": write(tmp_path, "old.json", [OURS]),
+        "NEW": write(tmp_path, "new.json", [OURS]),
+        "ELSE": write(tmp_path, "else.json", [replace(OURS, batch=3)]),
+    }
+    others = {
+        "FORMAT1": b'{"format": 1, "environment": {}, "method": {}, "rows": []}',
+        "OTHERS": b"[1, 2]",
+        "FUTURE": b'{"format": 2, "environment": {}, "method": {}, "rows": [{"peer": "x", "joules": 1}]}',
+        "BINARY": b"\xff\xfe\x00",
+    }
+    for name, content in others.items():
+        (tmp_path / name).write_bytes(content)
+        files[name] = str(tmp_path / name)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["compare", *(files.get(argument, argument) for argument in MISTAKES[mistake])])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.out == ""
+    assert captured.err.startswith("inception-bench compare: error: ") and captured.err.count("\n") == 1
+    if mistake == "another version":
+        assert "another version of inception-bench (format 1; this one reads 2)" in captured.err

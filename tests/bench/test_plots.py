@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from inception_engine.bench import plots
+from inception_engine.bench.records import Document
+from tests.bench.test_report import BEST, ENVIRONMENT, MISSING, OURS
+
+pytest.importorskip("matplotlib")
+
+PROFILE = {
+    "variant": "lrn",
+    "batch": 1,
+    "dtype": "fp32",
+    "device": "cpu",
+    "threads": 2,
+    "peak": {"macs_per_s": 1e11, "bytes_per_s": 2e10},
+    "layers": [
+        {"name": "conv1", "share": 0.7, "macs_per_byte": 20.0, "macs_per_s": 5e10},
+        {"name": "pool1", "share": 0.3, "macs_per_byte": 0.0, "macs_per_s": 0.0},
+    ],
+}
+
+
+def test_pictures_of_rows_and_profiles(tmp_path: Path) -> None:
+    rows = [OURS, BEST, replace(OURS, batch=1, p50_ms=3.0, unstable=True), MISSING]
+    written = plots.write(Document(ENVIRONMENT, {}, rows, [PROFILE]), tmp_path / "plots")
+    assert {path.name for path in written} == {
+        "lrn-fp32-cpu-2-1-float32-latency.png",
+        "lrn-fp32-cpu-2-1-float32-throughput.png",
+        "lrn-fp32-cpu-2-1-layers.png",
+        "lrn-fp32-cpu-2-1-roofline.png",
+    }
+    for path in written:
+        pixels = Image.open(path).convert("L")
+        assert pixels.width > 300 and min(pixels.tobytes()) < 100  # something dark on it
+
+
+def test_nothing_measured_is_no_picture(tmp_path: Path) -> None:
+    assert plots.write(Document(ENVIRONMENT, {}, [MISSING]), tmp_path) == []
