@@ -54,7 +54,7 @@ def _as_reference(network: Network, outputs: Mapping[str, np.ndarray]) -> Mappin
 
 @pytest.fixture(scope="session")
 def run_engine() -> Runner:
-    """(network, images, names, **Engine's options) -> outputs by layer name, every layer kept.
+    """(network, images, names, max_batch, target, **Engine's options) -> outputs by layer name, every layer kept.
 
     Without ``names``: of a plan that reuses memory, the logits alone.
     """
@@ -69,9 +69,14 @@ def run_engine() -> Runner:
         pytest.skip(f"{_PREFIX}engine: the runtime is not built")
 
     def run(
-        network: Network, images: np.ndarray, names: Sequence[str] = (), max_batch: int = 0, **options: Any
+        network: Network,
+        images: np.ndarray,
+        names: Sequence[str] = (),
+        max_batch: int = 0,
+        target: Any = "cpu",
+        **options: Any,
     ) -> Mapping[str, np.ndarray]:
-        plan = compile(network, max_batch=max_batch or len(images), keep_all=bool(names))
+        plan = compile(network, targets=(target,), max_batch=max_batch or len(images), keep_all=bool(names))
         with Engine(plan, **options) as engine:
             outputs = engine.run(images, outputs=names) if names else {network.logits: engine.run(images)}
         return _as_reference(network, outputs)

@@ -18,12 +18,15 @@ from tests.plans import (
     LRN,
     NONE,
     PANEL,
+    PATCH,
     SOFTMAX,
+    WINOGRAD,
     Program,
     Record,
     buffer_bytes,
     is_folded,
     part_count,
+    patch_side,
     task_grid,
     tile_grid,
 )
@@ -123,8 +126,11 @@ class Accesses:
                 begin, end = op.in_channel + channel, op.in_channel + channel_end
                 return self.run(op.in_buffer, row, begin, end, batch)
             folded = is_folded(self.program, op)
-            for kh in range(op.kernel_h):
-                for kw in range(op.kernel_w):
+            height, width = op.kernel_h, op.kernel_w
+            if op.flags & WINOGRAD:  # the whole patch, whichever of its outputs the tile stores
+                y, x, height, width = y - y % patch_side(op), x - x % patch_side(op), PATCH, PATCH
+            for kh in range(height):
+                for kw in range(width):
                     in_y = y * op.stride_h + kh - op.pad_top
                     in_x = x * op.stride_w + kw - op.pad_left
                     # A folded convolution has its padding in the buffer: it does not ask where a line ends.

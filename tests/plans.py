@@ -21,12 +21,13 @@ METADATA, WEIGHTS, PROGRAM = 1, 2, 3
 CPU, CUDA = 1, 2
 FP32, FP16, BF16 = 1, 2, 3
 INPUT, CONV, MAX_POOL, AVERAGE_POOL, LRN, SOFTMAX = 1, 2, 3, 4, 5, 6
-RELU, COUNT_INCLUDE_PAD = 1, 2
+RELU, COUNT_INCLUDE_PAD, WINOGRAD = 1, 2, 4
 NO_WEIGHTS, PANEL_16 = 0, 1
 NETWORK, MODULE, LAYER = 1, 2, 3
 ELEMENT_BYTES = {FP32: 4, FP16: 2, BF16: 2}
 ALIGNMENT = 64
 PANEL = 16
+PATCH = 6
 
 
 class Record(SimpleNamespace):
@@ -244,6 +245,11 @@ def lines_read(op: Record, row: int, end: int) -> tuple[int, int]:
     image, y = (end - 1) // pixels, (end - 1) % pixels // op.out_w
     last = image * op.in_h + min(op.in_h - 1, y * op.stride_h - op.pad_top + op.kernel_h - 1)
     return first, last
+
+
+def patch_side(op: Record) -> int:
+    """Height and width of the outputs that a patch of Winograd's algorithm makes."""
+    return int(PATCH + 1 - op.kernel_h)
 
 
 def window_bytes(program: Program, op: Record) -> int:

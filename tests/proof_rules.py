@@ -32,8 +32,10 @@ from tests.plans import (
     NONE,
     PANEL,
     PANEL_16,
+    PATCH,
     RELU,
     SOFTMAX,
+    WINOGRAD,
     Program,
     Record,
     buffer_bytes,
@@ -42,6 +44,7 @@ from tests.plans import (
     is_folded,
     overlapping,
     part_count,
+    patch_side,
     task_grid,
     tile_grid,
 )
@@ -91,6 +94,12 @@ def _fields(program: Program) -> set[str]:
         return found
     for op in program.ops:
         found |= _op(program, op)
+    windows: dict[int, int] = {}  # the longest that begins at a place
+    for op in program.ops:
+        if op.flags & WINOGRAD:
+            windows[op.weight_offset] = max(op.weight_bytes, windows.get(op.weight_offset, 0))
+    if sum(windows.values()) > program.weight_bytes:
+        found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))
     return found | ({"IE_PLAN_WORK"} if work > MAX_WORK else set())
 
@@ -103,7 +112,7 @@ def _op(program: Program, op: Record) -> set[str]:
     found = set()
     if not _text(program, op.name, op.name_bytes) or not _text(program, op.module, op.module_bytes):
         found.add("IE_PLAN_TABLES")
-    flags = {CONV: RELU, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
+    flags = {CONV: RELU | WINOGRAD, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
     sizes = (op.in_channels, op.out_channels, op.out_padded, op.in_h, op.in_w, op.out_h, op.out_w)
     pads = (op.pad_top, op.pad_left, op.pad_bottom, op.pad_right)
     window = (op.kernel_h, op.kernel_w, op.stride_h, op.stride_w)
@@ -127,8 +136,27 @@ def _op(program: Program, op: Record) -> set[str]:
     if op.in_buffer == op.out_buffer:
         found.add("IE_PLAN_OVERLAP")
     return (
-        found | _geometry(program, op) | _weights(program, op) | _alignment(program, op) | _parts(program, op)
+        found
+        | _geometry(program, op)
+        | _patches(program, op)
+        | _weights(program, op)
+        | _alignment(program, op)
+        | _parts(program, op)
     )
+
+
+def _patches(program: Program, op: Record) -> set[str]:
+    """Winograd's algorithm: windows of 3 x 3 or 5 x 5 and stride 1, in float32 on the CPU; whole patches in a tile."""
+    if not op.flags & WINOGRAD:
+        return set()
+    window = (op.kernel_h, op.kernel_w, op.stride_h, op.stride_w)
+    runs = (program.header.target, program.header.dtype) == (CPU, FP32) and not is_folded(program, op)
+    if not runs or window not in ((3, 3, 1, 1), (5, 5, 1, 1)) or op.part_depth:
+        return {"IE_PLAN_VALUE"}
+    # Tiles begin in an image at the multiples of this many rows: at none but 0, or where lines of patches do.
+    step = math.gcd(op.tile_rows, op.out_h * op.out_w)
+    aligned = step == op.out_h * op.out_w or step % (patch_side(op) * op.out_w) == 0
+    return set() if aligned else {"IE_PLAN_ALIGNMENT"}
 
 
 def _parts(program: Program, op: Record) -> set[str]:
@@ -233,10 +261,15 @@ def _alignment(program: Program, op: Record) -> set[str]:
     return {"IE_PLAN_ALIGNMENT"} if wrong else set()
 
 
+def _points(op: Record) -> int:
+    """Products of a pair of channels for one output, or at most so many."""
+    return PATCH**2 if op.flags & WINOGRAD else int(op.kernel_h * op.kernel_w)
+
+
 def _work(program: Program, op: Record) -> int:
     """Multiply-adds, or what stands for them, of one run, in whole panels."""
     rows = program.buffers[op.out_buffer].rows * program.header.max_batch
-    inner = op.kernel_h * op.kernel_w * (op.in_channels if op.kind == CONV else 1)
+    inner = _points(op) * (op.in_channels if op.kind == CONV else 1)
     if op.kind == LRN:
         inner = op.lrn_size
     return int(rows * -(-op.out_padded // PANEL) * PANEL * inner)

@@ -25,6 +25,7 @@ from tests.plans import (
     NONE,
     PANEL,
     SOFTMAX,
+    WINOGRAD,
     Builder,
     Program,
     Record,
@@ -145,10 +146,27 @@ def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
         steps = fields["kernel_h"] * fields["kernel_w"] * channels // PANEL
         if kind == CONV and channels % PANEL == 0 and steps > 1 and rng.random() < 0.6:
             fields["part_depth"] = PANEL * rng.randint(max(1, steps // 6), steps - 1)
+        if kind == CONV and rng.random() < 0.8:
+            fields |= _winograd(build, fields, height, width, rng)
         build.op(kind, source.buffer, buffer, in_h=source.height, in_w=source.width, **fields)
         values.append(_Value(buffer, begin, padded, height, width))
         begin += padded
     return [*values, _Value(buffer, 0, begin, height, width)]
+
+
+def _winograd(
+    build: Builder, fields: dict[str, int], height: int, width: int, rng: random.Random
+) -> dict[str, int]:
+    """What makes a convolution one by Winograd's algorithm, if it can be; in a few cases the tiles do not suit it."""
+    window = [fields[name] for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")]
+    header = build.program.header
+    runs = (header.target, header.dtype) == (CPU, FP32) and not fields.get("part_depth")
+    if not runs or window not in ([3, 3, 1, 1], [5, 5, 1, 1]):
+        return {}
+    side = 7 - window[0]
+    unit = side * width if height % side == 0 and rng.random() < 0.7 else height * width
+    rows = -(-fields["tile_rows"] // unit) * unit
+    return {"flags": WINOGRAD | fields.get("flags", 0)} | ({"tile_rows": rows} if rng.random() < 0.95 else {})
 
 
 def _window(source: _Value, rng: random.Random) -> dict[str, int]:
@@ -162,6 +180,10 @@ def _window(source: _Value, rng: random.Random) -> dict[str, int]:
         return {name: 3 if "kernel" in name else 1 for name in fields}
     if style < 0.65:
         return fields | {"kernel_h": source.height, "kernel_w": source.width}
+    if style < 0.75:
+        kernel = rng.choice((3, 5))
+        pads = {name: rng.randint(kernel // 2, kernel // 2 + 1) for name in fields if "pad" in name}
+        return fields | pads | {"kernel_h": kernel, "kernel_w": kernel}
     for axis, size, before, after in (
         ("h", source.height, "top", "bottom"),
         ("w", source.width, "left", "right"),
@@ -438,6 +460,14 @@ def exchange_parts(program: Program, rng: random.Random) -> None:
         first.part, second.part = second.part, first.part
 
 
+def change_algorithm(program: Program, rng: random.Random) -> None:
+    """A convolution becomes one by Winograd's algorithm, or no longer is; sometimes with tiles that suit it."""
+    convolutions = [op for op in program.ops if op.kind == CONV]
+    if convolutions:
+        op = rng.choice([op for op in convolutions if op.kernel_h in (3, 5)] or convolutions)
+        op.flags ^= WINOGRAD
+
+
 def join_launches(program: Program, rng: random.Random) -> None:
     if len(program.launches) > 1:
         first = rng.randrange(len(program.launches) - 1)
@@ -507,6 +537,7 @@ MUTATIONS: tuple[Callable[[Program, random.Random], None], ...] = (
     change_ranges,
     change_parts,
     change_parts,
+    change_algorithm,
     exchange_parts,
 )
 

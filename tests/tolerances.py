@@ -18,8 +18,10 @@ class Tolerance:
 
 # Measured against the float64 reference on the seeded GoogLeNet, worst layer of six seeds and variants: torch, ONNX
 # Runtime and the engine up to 4e-6, and 1.3e-6 at the logits; on 500 random small networks up to 5e-6, where few
-# outputs cancel. Another order of summation moves these by a factor of two or so. What must be found is far away: a
-# weight that is off by 5 % gives 2e-2 in its layer and 9e-4 at the logits, dropping the LRN layers 4e-3 and 2e-3.
+# outputs cancel. Another order of summation moves these by a factor of two or so, and so do convolutions by Winograd's
+# algorithm: its transforms cost about one more rounding of the largest terms, but its sums are shorter. What must be
+# found is far away: a weight that is off by 5 % gives 2e-2 in its layer and 9e-4 at the logits, dropping the LRN layers
+# 4e-3 and 2e-3.
 # In float16 and bfloat16 weights and every activation are rounded (2^-11 and 2^-8, half a unit in the last place), sums
 # are float32. Measured by the interpreted kernels against the float64 reference of unrounded weights: 6e-4 and 5e-3
 # behind one module, 3.7e-3 and 2.7e-2 in the worst layer behind all of a small network, 3e-3 and 1.4e-2 at its

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 
 from inception_engine.compiler.budget import traffic
-from inception_engine.compiler.plan import PANEL, Dtype, LaunchMode, OpKind, Plan, Program, TargetKind
+from inception_engine.compiler.plan import (
+    PANEL,
+    PATCH,
+    Dtype,
+    LaunchMode,
+    OpFlag,
+    OpKind,
+    Plan,
+    Program,
+    TargetKind,
+)
 from inception_engine.errors import PlanMetadata
 from inception_engine.kernels.variants import RUN_DEPTH, variant
 
@@ -43,8 +53,9 @@ def report(plan: Plan) -> dict[str, Any]:
 def executed_macs(program: Program, op: np.void) -> int:
     """Multiply-adds per image that the target's kernels execute for one op.
 
-    Those of the CPU run only rows that exist, and whole panels of columns; those of GPUs run whole blocks of rows,
-    whole columns of tiles, and whole steps along K where a kernel exists for such tiles.
+    Those of the CPU run only rows that exist and whole panels of columns; by Winograd's algorithm whole patches, which
+    take fewer multiply-adds than nominal (its transforms are no products of channels and do not count). Those of GPUs
+    run whole blocks of rows, whole columns of tiles, and whole steps along K where a kernel exists for such tiles.
     """
     if op["kind"] != OpKind.CONV:
         return 0
@@ -55,6 +66,10 @@ def executed_macs(program: Program, op: np.void) -> int:
     depth = int(op["kernel_h"]) * int(op["kernel_w"]) * int(op["in_channels"])
     if header["target"] == TargetKind.CPU:
         columns = _round_up(columns, PANEL)
+        if op["flags"] & OpFlag.WINOGRAD:
+            side = PATCH + 1 - int(op["kernel_h"])
+            patches = -(-int(op["out_h"]) // side) * -(-int(op["out_w"]) // side)
+            return patches * PATCH**2 * columns * int(op["in_channels"])
     else:
         tile = int(op["tile_rows"]), int(op["tile_columns"])
         columns, block, step = _round_up(columns, tile[1]), tile[0], 1

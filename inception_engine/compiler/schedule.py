@@ -21,11 +21,14 @@ from inception_engine.compiler.plan import (
     MAX_TASKS,
     NONE,
     PANEL,
+    PATCH,
     Dtype,
     LaunchMode,
+    OpFlag,
     OpKind,
 )
 from inception_engine.compiler.targets import Target
+from inception_engine.network import Pair
 
 Tile = tuple[Op, int, int, int]  # first row, first column, part of K
 
@@ -79,6 +82,10 @@ class _Scheduler:
             if op.kind == OpKind.INPUT and target.image_lines:
                 self.tile_rows[buffer] = target.image_lines * buffer.width
             op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
+            if op.kind == OpKind.CONV:
+                winograd = target.takes_winograd(op.kernel, op.stride, op.in_channels, op.target.padded)
+                whole = winograd and whole_patches(op.out_size, op.kernel[0], op.tile[0])
+                op.flags |= OpFlag.WINOGRAD if whole else OpFlag(0)
             if op.kind == OpKind.CONV and op.in_channels % PANEL == 0:
                 op.part_depth = target.part_depth(op.depth, op.tile_count(batch))
         self._cut_into_parts()
@@ -243,6 +250,14 @@ class _Scheduler:
         return {
             op: earlier[op.target.buffer] + (earlier[op.parts] if op.parts else []) for op in self.lowered.ops
         }
+
+
+def whole_patches(size: Pair, window: int, tile_rows: int) -> bool:
+    """Whether tiles of an output of this size hold whole patches of Winograd's algorithm, which begin at the corner of
+    every image."""
+    height, width = size
+    side = PATCH + 1 - window
+    return tile_rows % (height * width) == 0 or (height % side == 0 and tile_rows % (side * width) == 0)
 
 
 def _line(row: int, out_h: int, out_w: int, in_h: int, stride: int, reach: int) -> int:

@@ -30,6 +30,9 @@ class Target:
     ``part_tasks``: K of a product is cut into parts, each a task of its own, as long as the op has no more tasks than
     that; 0: never. From ``least_depth`` elements of K on, into ``most_parts`` at most, multiples of ``part_align``.
 
+    ``winograd``: square windows, 3 or 5, whose convolutions of stride 1 are computed by Winograd's algorithm if they
+    read and write ``winograd_channels`` or more.
+
     ``group_images``: so many images go through all steps of a launch before the next ones do; 0: all at once. For
     launches inside which no memory is used again.
 
@@ -53,6 +56,8 @@ class Target:
     waste: float = 0.0
     tasks_per_op: int = 1
     image_lines: int = 0
+    winograd: tuple[int, ...] = ()
+    winograd_channels: int = 0
     part_tasks: int = 0
     least_depth: int = 0
     most_parts: int = MAX_PARTS
@@ -95,6 +100,10 @@ class Target:
         near = range(max(wanted - 1, 1), wanted + 2)
         return tile_rows, PANEL * min(near, key=lambda count: (-panels % count, abs(count - wanted)))
 
+    def takes_winograd(self, kernel: Pair, stride: Pair, in_channels: int, out_channels: int) -> bool:
+        square = kernel[0] == kernel[1] and kernel[0] in self.winograd and stride == (1, 1)
+        return square and min(in_channels, out_channels) >= self.winograd_channels
+
     def part_depth(self, depth: int, tiles: int) -> int:
         """Elements of K in each part of an op with so many tiles and K of ``depth``, or 0: K stays whole."""
         parts = min(self.part_tasks // tiles, self.most_parts)
@@ -116,6 +125,8 @@ CPU = Target(
     tile_columns=64,
     tasks_per_op=8,
     image_lines=8,
+    winograd=(3, 5),
+    winograd_channels=16,
     launch=LaunchMode.NETWORK,
     delay=1,
 )

@@ -130,7 +130,11 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
       engine->log(IE_LOG_WARNING, "the plan has programs for a GPU, but runs on the CPU: " + engine->note);
     }
   }
-  if (engine->gpu == nullptr) use_cpu(engine.get(), emulate);
+  if (engine->gpu == nullptr) {
+    use_cpu(engine.get(), emulate);
+    engine->points =
+        std::make_shared<ie::cpu::PointWeights>(engine->programs, engine->plan->weights, engine->allocator);
+  }
   const Program& first = *engine->programs.front();
   for (const ie::OutputRecord& output : first.outputs) {
     engine->output_names.push_back(output_name(first, output));

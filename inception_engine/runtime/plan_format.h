@@ -27,6 +27,11 @@
 //     their input. Weights: PANEL_16 packing [out_channels / 16 rounded up][kernel_h][kernel_w][in_channels][16];
 //     of the program's dtype; bias: out_channels rounded up to 16 floats. What lies beyond out_channels is zero; out_padded ends in
 //     the same panel.
+//     Flagged WINOGRAD, in float32 programs for the CPU, it is computed by Winograd's algorithm from patches of 6 x 6
+//     pixels, (7 - kernel_h) x (7 - kernel_w) outputs each, which are counted from the corner of every image. The window
+//     is 3x3 or 5x5 of stride 1, K whole. A tile holds whole patches: tile_rows is a multiple of an image, or of a line
+//     of patches where an image is whole lines of patches. The machine makes other weights of these, four times as many
+//     at most; so the weights of all such ops, those counted once that begin at one place, fit their section.
 //     With `part_depth` the product is cut along K, too, k = (kh * kernel_w + kw) * in_channels + c: part p sums k
 //     from p * part_depth up to the next part. Its task stores the sums, tile_rows x tile_columns floats at place
 //     (tile * parts + p) of `part_buffer`, where tiles count from left to right, then down; then it adds one to counter
@@ -56,6 +61,7 @@ constexpr uint32_t kNone = 0xFFFFFFFFu;  // no counter to signal; the op of a JO
 constexpr uint64_t kSectionAlignment = 64;
 constexpr uint64_t kBufferAlignment = 64;  // of buffers in the arena and of weights in their section
 constexpr uint32_t kPanel = 16;            // columns of one weight panel
+constexpr uint32_t kWinogradPatch = 6;     // height and width of patches
 
 enum class Section : uint32_t { kMetadata = 1, kWeights = 2, kProgram = 3 };
 enum class Target : uint32_t { kCpu = 1, kCuda = 2 };
@@ -70,7 +76,7 @@ enum class OpKind : uint32_t {
 };
 enum class Packing : uint32_t { kNoWeights = 0, kPanel16 = 1 };
 enum class LaunchMode : uint32_t { kNetwork = 1, kModule = 2, kLayer = 3 };
-enum OpFlag : uint32_t { kRelu = 1, kCountIncludePad = 2 };
+enum OpFlag : uint32_t { kRelu = 1, kCountIncludePad = 2, kWinograd = 4 };
 
 struct FileHeader {
   char magic[8];

@@ -60,6 +60,7 @@ class Proof {
     values();
     buffers();
     for (uint32_t i = 0; i < p_.ops.size(); ++i) op(i);
+    windows();
     writers();
     launches();
     tasks();
@@ -136,7 +137,7 @@ class Proof {
     require_op(text(op.name, op.name_bytes) && text(op.module, op.module_bytes), i, IE_PLAN_TABLES,
                "its name leaves the strings");
     require_op(op.kind >= 1 && op.kind <= 6, i, IE_PLAN_VALUE, "unknown kind");
-    const uint32_t flags = kind == OpKind::kConv          ? uint32_t{kRelu}
+    const uint32_t flags = kind == OpKind::kConv          ? uint32_t{kRelu | kWinograd}
                            : kind == OpKind::kAveragePool ? uint32_t{kCountIncludePad}
                                                           : 0;
     require_op((op.flags & ~flags) == 0, i, IE_PLAN_VALUE, "a flag that its kind does not have");
@@ -219,11 +220,14 @@ class Proof {
       require_op(std::isfinite(op.lrn_alpha) && std::isfinite(op.lrn_beta) && std::isfinite(op.lrn_k), i,
                  IE_PLAN_VALUE, "a constant is not finite");
     }
+    if (op.flags & kWinograd) patches(i);
     weights(i);
     alignment(i);
     parts(i);
 
     uint64_t inner = uint64_t{op.kernel_h} * op.kernel_w;  // below 2^20
+    // A patch makes at least one output.
+    if (op.flags & kWinograd) inner = kWinogradPatch * kWinogradPatch;
     if (kind == OpKind::kConv) inner *= op.in_channels;
     if (kind == OpKind::kLrn) inner = op.lrn_size;
     // Below 2^31 rows times 2^24 columns; what is left of 64 bits is enough to see that it is too much.
@@ -231,6 +235,37 @@ class Proof {
     require_op(cells <= kMaxWork / inner, i, IE_PLAN_WORK, "takes unreasonable work");
     work_ += cells * inner;
     require_op(work_ <= kMaxWork, i, IE_PLAN_WORK, "the program takes unreasonable work");
+  }
+
+  // A convolution by Winograd's algorithm. The lines that a patch reads are those of the outputs that it makes: a patch
+  // that leaves the output reads nothing beyond the image's end, for the stride is 1. So with whole patches in a tile
+  // the rules of order see all that it reads.
+  void patches(uint32_t i) const {
+    const OpRecord& op = p_.ops[i];
+    require_op(p_.header.target == uint32_t(Target::kCpu) && p_.header.dtype == uint32_t(Dtype::kFloat32), i,
+               IE_PLAN_VALUE, "Winograd's algorithm on a target or of a dtype that lack it");
+    require_op(op.kernel_h == op.kernel_w && (op.kernel_h == 3 || op.kernel_h == 5) && op.stride_h == 1 &&
+                   op.stride_w == 1 && op.in_channels <= p_.buffers[op.in_buffer].pitch && op.part_depth == 0,
+               i, IE_PLAN_VALUE, "a window that is not for Winograd's algorithm");
+    const uint32_t side = kWinogradPatch + 1 - op.kernel_h;
+    const uint64_t image = uint64_t{op.out_h} * op.out_w, line = uint64_t{side} * op.out_w;
+    require_op(op.tile_rows % image == 0 || (op.out_h % side == 0 && op.tile_rows % line == 0), i,
+               IE_PLAN_ALIGNMENT, "its tiles do not hold whole patches");
+  }
+
+  // What a machine makes of the weights of convolutions by Winograd's algorithm stays in proportion to the file.
+  void windows() const {
+    std::vector<std::pair<uint64_t, uint64_t>> places;  // offset and bytes
+    for (const OpRecord& op : p_.ops) {
+      if (op.flags & kWinograd) places.emplace_back(op.weight_offset, op.weight_bytes);
+    }
+    std::sort(places.begin(), places.end());
+    uint64_t sum = 0;  // each at most the section, 2^12 of them
+    for (size_t j = 0; j < places.size(); ++j) {
+      // The longest of those that begin at one place stands last.
+      if (j + 1 == places.size() || places[j].first != places[j + 1].first) sum += places[j].second;
+    }
+    require(sum <= weight_bytes_, IE_PLAN_LIMIT, "windows for Winograd's algorithm overlap");
   }
 
   // Of one op, with its tiles over the whole batch.

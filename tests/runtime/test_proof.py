@@ -473,6 +473,95 @@ def wait_for_an_arrival(program: Program) -> None:
     program.set_wait_lists(lists)
 
 
+def patches(window: int = 3, side: int = 4, tile_rows: int = 16, stride: int = 1) -> Program:
+    """Two images of side * stride pixels square, and a convolution of them by Winograd's algorithm."""
+    size = side * stride
+    build = Builder((3, size, size), 2)
+    image, out = build.buffer(size * size, 3), build.buffer(side * side, 20)
+    build.op(INPUT, NONE, image, tile_rows=size)
+    pads = dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), window // 2)
+    fields = {"kernel_h": window, "kernel_w": window, "stride_h": stride, "stride_w": stride, **pads}
+    fields |= {"in_h": size, "in_w": size, "flags": plans.WINOGRAD, "tile_rows": tile_rows}
+    build.op(CONV, image, out, **fields)
+    build.output(out, side, side)
+    return build.finish()
+
+
+@pytest.mark.parametrize(
+    ("window", "side", "tile_rows"),
+    [(3, 4, 16), (3, 8, 32), (3, 8, 128), (3, 7, 49), (5, 4, 8), (5, 6, 24), (5, 3, 9), (3, 12, 96)],
+)
+def test_tiles_of_whole_patches(window: int, side: int, tile_rows: int) -> None:
+    program = patches(window, side, tile_rows)
+    assert verdict(plan_file(program)) == "IE_OK"
+    assert proof_rules.violations(program) == set()
+    happens_before.check(program)
+
+
+@pytest.mark.parametrize(
+    ("window", "side", "tile_rows"), [(3, 8, 16), (3, 7, 28), (5, 4, 4), (5, 7, 14), (3, 4, 8)]
+)
+def test_tiles_that_cut_patches_are_refused(window: int, side: int, tile_rows: int) -> None:
+    """They would read lines that no wait stands for."""
+    program = patches(window, side, tile_rows)
+    assert verdict(plan_file(program)) == "IE_PLAN_ALIGNMENT"
+    assert proof_rules.violations(program) == {"IE_PLAN_ALIGNMENT"}
+    assert not is_safe(program)
+
+
+@pytest.mark.parametrize(
+    ("status", "change"),
+    [
+        ("IE_PLAN_VALUE", set_op(1, kernel_h=2, pad_top=0)),
+        ("IE_PLAN_VALUE", set_op(1, kernel_w=1, pad_left=0, pad_right=0)),
+        ("IE_PLAN_VALUE", set_op(1, part_depth=16)),
+        ("IE_PLAN_VALUE", set_op(0, flags=plans.WINOGRAD)),
+        ("IE_PLAN_VALUE", set_header(target=CUDA)),
+        ("IE_PLAN_WEIGHTS", set_op(1, weight_bytes=36 * 3 * 32 * 4)),
+        ("IE_PLAN_WEIGHTS", lambda p: set_op(1, weight_offset=p.weight_bytes)(p)),
+    ],
+)
+def test_each_rule_of_patches_refuses(status: str, change: Change) -> None:
+    program = patches()
+    change(program)
+    assert verdict(plan_file(program.count())) == status
+    assert status in proof_rules.violations(program)
+
+
+def test_windows_that_overlap_are_refused() -> None:
+    """A machine makes four times as much of them: a small file must not ask for much memory."""
+    build = Builder((3, 4, 4), 1)
+    image, *outs = (build.buffer(16, pitch) for pitch in (3, 16, 16))
+    build.op(INPUT, NONE, image)
+    fields = dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), 1) | {
+        "kernel_h": 3,
+        "kernel_w": 3,
+    }
+    for out in outs:
+        build.op(CONV, image, out, in_h=4, in_w=4, flags=plans.WINOGRAD, **fields)
+        build.output(out, 4, 4)
+    program = build.finish()
+    assert verdict(plan_file(program)) == "IE_OK"  # they share
+    program.ops[2].weight_offset = ALIGNMENT
+    program.weight_bytes += ALIGNMENT
+    assert verdict(plan_file(program)) == "IE_PLAN_LIMIT"
+    assert proof_rules.violations(program) == {"IE_PLAN_LIMIT"}
+    program.weight_bytes = 2 * program.ops[2].weight_bytes
+    program.ops[2].weight_offset = program.ops[2].weight_bytes
+    assert verdict(plan_file(program)) == "IE_OK"
+    assert proof_rules.violations(program) == set()
+
+
+def test_patches_are_for_float32_and_stride_1() -> None:
+    assert verdict(plan_file(patches(stride=2))) == "IE_PLAN_VALUE"
+    assert proof_rules.violations(patches(stride=2)) == {"IE_PLAN_VALUE"}
+    program = patches()
+    program.header.dtype = plans.BF16
+    program.ops[1].weight_bytes //= 2
+    assert verdict(plan_file(program)) == "IE_PLAN_VALUE"
+    assert "IE_PLAN_VALUE" in proof_rules.violations(program)
+
+
 # The same for small_program(part_depth=16), whose classifier's K of 48 is cut into three.
 BROKEN_PARTS: list[tuple[str, str, Change]] = [
     ("a place without parts", "IE_PLAN_VALUE", set_op(CONV_1X1, part_buffer=1)),

@@ -32,6 +32,25 @@ struct ConvTile {
   Lines ahead, then;
 };
 
+// sum += a * weights over all channels of one tap. kAhead: fetches one line per channel `ahead` floats further on.
+template <int kRows, int kPanels, bool kAhead>
+__attribute__((always_inline)) inline void multiply(const float* const (&a)[kRows], const float* weights,
+                                                    size_t channels, size_t panel_stride, ptrdiff_t ahead,
+                                                    V16 (&sum)[kRows][kPanels]) {
+  for (size_t k = 0; k < channels; ++k, weights += kPanel) {
+    V16 w[kPanels];
+#pragma GCC unroll 4
+    for (int j = 0; j < kPanels; ++j) w[j] = V16::load(weights + j * panel_stride);
+    if (kAhead) __builtin_prefetch(weights + ahead, 0, 2);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const V16 value = V16::broadcast(a[i][k]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::multiply_add(value, w[j], sum[i][j]);
+    }
+  }
+}
+
 inline bool is_inside(uint64_t inside, uint32_t tap) { return inside >> smaller(tap, 63) & 1; }
 
 template <int kRows, int kPanels, bool kAhead>
@@ -48,26 +67,12 @@ __attribute__((noinline)) void conv_block(const ConvTile& c, size_t row) {
   const size_t channels = c.channels, panel_stride = c.panel_stride;
   const float* const* addresses = c.table + row;
   const float* weights = c.weights;
-  for (uint32_t tap = 0; tap < c.taps; ++tap, addresses += c.rows) {
-    if (!is_inside(inside, tap)) {
-      weights += channels * kPanel;
-      continue;
-    }
+  for (uint32_t tap = 0; tap < c.taps; ++tap, addresses += c.rows, weights += channels * kPanel) {
+    if (!is_inside(inside, tap)) continue;
     const float* a[kRows];
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) a[i] = addresses[i];
-    for (size_t k = 0; k < channels; ++k, weights += kPanel) {
-      V16 w[kPanels];
-#pragma GCC unroll 4
-      for (int j = 0; j < kPanels; ++j) w[j] = V16::load(weights + j * panel_stride);
-      if (kAhead) __builtin_prefetch(weights + ahead, 0, 2);
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) {
-        const V16 value = V16::broadcast(a[i][k]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::multiply_add(value, w[j], sum[i][j]);
-      }
-    }
+    multiply<kRows, kPanels, kAhead>(a, weights, channels, panel_stride, ahead, sum);
   }
   const bool relu = c.op->flags & kRelu;
   float* out = c.out + row * c.out_pitch;

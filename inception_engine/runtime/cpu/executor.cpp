@@ -59,7 +59,8 @@ void convert_weights(const std::byte* weights, BoundProgram* bound) {
   }
 }
 
-BoundProgram bind(const Program& program, std::byte* arena, const std::byte* weights) {
+BoundProgram bind(const Program& program, std::byte* arena, const std::byte* weights,
+                  const PointWeights& points) {
   BoundProgram bound{&program, 1, nullptr, {}, {}};
   if (program.header.dtype != uint32_t(Dtype::kFloat32)) {
     bound.scale = 2;
@@ -81,6 +82,7 @@ BoundProgram bind(const Program& program, std::byte* arena, const std::byte* wei
     view.out = element(op.out_buffer, op.out_channel);
     view.out_pitch = program.buffers[op.out_buffer].pitch;
     view.weights = reinterpret_cast<const float*>(weights + op.weight_offset);
+    if (op.flags & kWinograd) view.weights = points.of(op);
     view.bias = reinterpret_cast<const float*>(weights + op.bias_offset);
     if (bound.round != nullptr && op.kind == uint32_t(OpKind::kConv)) {
       view.weights = converted;
@@ -117,7 +119,8 @@ ie_isa best_isa() {
 // Threads and memory. Worker 0 is the thread that calls run().
 class Executor::Machine {
  public:
-  Machine(const std::vector<const Program*>& programs, const std::byte* weights, const Settings& settings);
+  Machine(const std::vector<const Program*>& programs, const std::byte* weights,
+          std::shared_ptr<PointWeights> points, const Settings& settings);
   ~Machine();
   ie_status run(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
                 char* message);
@@ -144,6 +147,7 @@ class Executor::Machine {
   const int spins_;
   Memory arena_, scratch_memory_;
   size_t arena_bytes_ = 0;
+  const std::shared_ptr<PointWeights> points_;
   std::vector<BoundProgram> programs_;
   std::vector<Scratch> scratch_;  // one per worker
 
@@ -168,10 +172,11 @@ class Executor::Machine {
 };
 
 Executor::Machine::Machine(const std::vector<const Program*>& programs, const std::byte* weights,
-                           const Settings& settings)
+                           std::shared_ptr<PointWeights> points, const Settings& settings)
     : kernels_(kernels_of(settings.isa)),
       settings_(settings),
-      spins_(settings.threads <= processors() ? kSpins : 1) {
+      spins_(settings.threads <= processors() ? kSpins : 1),
+      points_(std::move(points)) {
   size_t counters = 0;
   for (const Program* program : programs) {
     const ProgramHeader& header = program->header;
@@ -179,9 +184,11 @@ Executor::Machine::Machine(const std::vector<const Program*>& programs, const st
     arena_bytes_ = std::max<size_t>(arena_bytes_, scale * header.arena_bytes);
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
+  points_->make();
   arena_ = allocate_zeroed(settings.allocator, arena_bytes_);
   counters_ = std::vector<Counter>(counters);
-  for (const Program* program : programs) programs_.push_back(bind(*program, arena_.get(), weights));
+  for (const Program* program : programs)
+    programs_.push_back(bind(*program, arena_.get(), weights, *points_));
   make_scratch(programs, settings.threads);
   threads_.reserve(settings.threads - 1);
   try {
@@ -201,12 +208,16 @@ void Executor::Machine::stop() {
 }
 
 void Executor::Machine::make_scratch(const std::vector<const Program*>& programs, uint32_t threads) {
-  size_t table = kMinTable, line = 0, zeros = 0;
+  size_t table = kMinTable, line = 0, zeros = 0, patches = 0;
   for (const Program* program : programs) {
     for (const OpRecord& op : program->ops) {
       if (op.kind == uint32_t(OpKind::kConv)) {
         table = std::max(table, kMaxBlockRows * op.kernel_h * op.kernel_w);
         zeros = std::max<size_t>(zeros, op.in_channels);
+        if (op.flags & kWinograd) {
+          patches = std::max(patches, 2 * kWinogradPatch * kWinogradPatch *
+                                          (size_t(op.in_channels) + kWidestGroup + kPanel));
+        }
       } else if (op.kind == uint32_t(OpKind::kLrn)) {
         line = std::max(line, size_t(op.in_channels) + op.lrn_size + 2 * kPanel);
       } else if (op.kind == uint32_t(OpKind::kMaxPool) || op.kind == uint32_t(OpKind::kAveragePool)) {
@@ -216,7 +227,9 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
   }
   const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
   const size_t inside = pad(kTableRows * sizeof(uint64_t));
-  const size_t each = pad(table * sizeof(float*)) + inside + pad(line * sizeof(float));
+  if (patches != 0) patches = std::max(patches, kMinPatches);
+  const size_t each =
+      pad(table * sizeof(float*)) + inside + pad(line * sizeof(float)) + pad(patches * sizeof(float));
   const size_t zero_bytes = pad(zeros * sizeof(float));
   scratch_memory_ = allocate_zeroed(settings_.allocator, zero_bytes + threads * each);
   std::byte* next = scratch_memory_.get();
@@ -227,11 +240,13 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
   Scratch scratch{};
   take(scratch.zeros, zero_bytes);
   scratch.table_entries = table;
+  scratch.patch_floats = patches;
   scratch.input = &input_;
   for (uint32_t worker = 0; worker < threads; ++worker) {
     take(scratch.table, pad(table * sizeof(float*)));
     take(scratch.inside, inside);
     take(scratch.line, pad(line * sizeof(float)));
+    take(scratch.patches, pad(patches * sizeof(float)));
     scratch_.push_back(scratch);
   }
 }
@@ -279,7 +294,8 @@ void Executor::Machine::look_ahead(uint32_t task, Scratch& scratch) const {
     if (there.op == here.op && there.column == here.column) return;  // they are in use
     const OpView& view = current_->ops[there.op];
     const OpRecord& op = *view.record;
-    const size_t panel_lines = size_t(op.kernel_h) * op.kernel_w * op.in_channels;
+    const size_t points = op.flags & kWinograd ? kWinogradPatch * kWinogradPatch : op.kernel_h * op.kernel_w;
+    const size_t panel_lines = points * op.in_channels;
     const uint32_t columns = std::min(op.tile_columns, op.out_padded - there.column);
     scratch.ahead = {view.weights + there.column * panel_lines,
                      (columns + kPanel - 1) / kPanel * panel_lines};
@@ -308,7 +324,7 @@ void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) 
   const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
                      std::min(op.tile_columns, op.out_padded - task.column)};
   if (op.part_depth == 0) {
-    kernels_.by_kind[op.kind](view, tile, scratch);
+    (op.flags & kWinograd ? kernels_.winograd : kernels_.by_kind[op.kind])(view, tile, scratch);
   } else if (!compute_part(task, view, tile)) {
     return;
   }
@@ -421,9 +437,10 @@ Executor::Executor(std::unique_ptr<Machine> machine) : machine_(std::move(machin
 Executor::~Executor() = default;
 
 ie_status Executor::create(const std::vector<const Program*>& programs, const std::byte* weights,
-                           const Settings& settings, std::unique_ptr<Executor>* out, std::string* error) {
+                           std::shared_ptr<PointWeights> points, const Settings& settings,
+                           std::unique_ptr<Executor>* out, std::string* error) {
   try {
-    out->reset(new Executor(std::make_unique<Machine>(programs, weights, settings)));
+    out->reset(new Executor(std::make_unique<Machine>(programs, weights, std::move(points), settings)));
     return IE_OK;
   } catch (const std::system_error&) {
     *error = "cannot start " + std::to_string(settings.threads) + " threads";

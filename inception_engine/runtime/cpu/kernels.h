@@ -32,7 +32,9 @@ struct Tile {
 constexpr size_t kMaxBlockRows = 16;   // no micro-kernel computes more rows at a time
 constexpr size_t kTableRows = 512;     // rows of a tile whose addresses are known at a time, at most
 constexpr uint32_t kPoolColumns = 64;  // that pools do at a time
-constexpr size_t kMinTable = 4096;     // addresses: 32 KB, which L2 keeps while a tile is computed
+constexpr size_t kWidestGroup = 64;    // columns that a micro-kernel computes, at most
+constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps
+constexpr size_t kMinTable = 4096;               // addresses: 32 KB, which L2 keeps while a tile is computed
 
 // Memory to fetch into a cache, in lines of kPanel floats.
 struct Lines {
@@ -45,8 +47,11 @@ struct Scratch {
   // Of a convolution's tile: the address of each row's input pixel, [taps][rows], and a bit per row and tap
   // that says whether it lies in the image (bit 63 stands for all taps from the 63rd on).
   const float** table;
-  size_t table_entries;   // at least kMinTable, and kMaxBlockRows * taps of any convolution
-  uint64_t* inside;       // kTableRows
+  size_t table_entries;  // at least kMinTable, and kMaxBlockRows * taps of any convolution
+  uint64_t* inside;      // kTableRows
+  // Of a convolution by Winograd's algorithm: patches at their points, then sums at the points of a group of panels.
+  float* patches;
+  size_t patch_floats;    // at least kMinPatches, and room for two patches of any convolution
   float* line;            // LRN: channels + size + 2 * kPanel; pools: in_w * kPoolColumns
   const float* zeros;     // a pixel outside the image: in_channels of any convolution
   const ie_input* input;  // of this run
@@ -55,9 +60,9 @@ struct Scratch {
 
 using Kernel = void (*)(const OpView&, const Tile&, const Scratch&);
 
-// Indexed by OpKind.
 struct Kernels {
-  Kernel by_kind[7];
+  Kernel by_kind[7];  // indexed by OpKind
+  Kernel winograd;    // a convolution whose packing says so
 };
 
 extern const Kernels kPortableKernels;

@@ -42,6 +42,7 @@ struct V16 {
     return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
   }
   V16 operator+(V16 y) const { return {_mm256_add_ps(a, y.a), _mm256_add_ps(b, y.b)}; }
+  V16 operator-(V16 y) const { return {_mm256_sub_ps(a, y.a), _mm256_sub_ps(b, y.b)}; }
   V16 operator*(V16 y) const { return {_mm256_mul_ps(a, y.a), _mm256_mul_ps(b, y.b)}; }
   V16 operator/(V16 y) const { return {_mm256_div_ps(a, y.a), _mm256_div_ps(b, y.b)}; }
 };

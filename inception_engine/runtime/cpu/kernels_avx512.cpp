@@ -35,6 +35,7 @@ struct V16 {
   }
   static V16 multiply_add(V16 a, V16 b, V16 c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
   V16 operator+(V16 b) const { return {_mm512_add_ps(r, b.r)}; }
+  V16 operator-(V16 b) const { return {_mm512_sub_ps(r, b.r)}; }
   V16 operator*(V16 b) const { return {_mm512_mul_ps(r, b.r)}; }
   V16 operator/(V16 b) const { return {_mm512_div_ps(r, b.r)}; }
 };

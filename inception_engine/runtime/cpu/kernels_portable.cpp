@@ -57,6 +57,9 @@ struct V16 {
   V16 operator+(const V16& b) const {
     return each([&](int i) { return quad[i] + b.quad[i]; });
   }
+  V16 operator-(const V16& b) const {
+    return each([&](int i) { return quad[i] - b.quad[i]; });
+  }
   V16 operator*(const V16& b) const {
     return each([&](int i) { return quad[i] * b.quad[i]; });
   }

@@ -39,6 +39,7 @@ inline void store_part(float* p, V16 value, const OpRecord& op, uint32_t column,
 }  // namespace ie::cpu
 
 #include "convolution.h"
+#include "winograd.h"
 
 namespace ie::cpu {
 namespace {
@@ -203,7 +204,7 @@ void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
   }
 }
 
-constexpr Kernels kTileKernels = {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}};
+constexpr Kernels kTileKernels = {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}, winograd};
 
 }  // namespace
 }  // namespace ie::cpu
