@@ -54,7 +54,7 @@ def _as_reference(network: Network, outputs: Mapping[str, np.ndarray]) -> Mappin
 
 @pytest.fixture(scope="session")
 def run_engine() -> Runner:
-    """(network, images, names, max_batch, target, **Engine's options) -> outputs by layer name, every layer kept.
+    """(network, images, names, max_batch, target, dtype, **Engine's options) -> outputs by name, every layer kept.
 
     Without ``names``: of a plan that reuses memory, the logits alone.
     """
@@ -74,9 +74,11 @@ def run_engine() -> Runner:
         names: Sequence[str] = (),
         max_batch: int = 0,
         target: Any = "cpu",
+        dtype: str = "fp32",
         **options: Any,
     ) -> Mapping[str, np.ndarray]:
-        plan = compile(network, targets=(target,), max_batch=max_batch or len(images), keep_all=bool(names))
+        batch = max_batch or len(images)
+        plan = compile(network, targets=(target,), max_batch=batch, dtype=dtype, keep_all=bool(names))
         with Engine(plan, **options) as engine:
             outputs = engine.run(images, outputs=names) if names else {network.logits: engine.run(images)}
         return _as_reference(network, outputs)

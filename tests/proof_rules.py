@@ -94,11 +94,13 @@ def _fields(program: Program) -> set[str]:
         return found
     for op in program.ops:
         found |= _op(program, op)
-    windows: dict[int, int] = {}  # the longest that begins at a place
+    made: dict[
+        int, int
+    ] = {}  # the longest of the weights that begin at a place and of which the CPU makes others
     for op in program.ops:
-        if op.flags & WINOGRAD:
-            windows[op.weight_offset] = max(op.weight_bytes, windows.get(op.weight_offset, 0))
-    if sum(windows.values()) > program.weight_bytes:
+        if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or op.flags & WINOGRAD):
+            made[op.weight_offset] = max(op.weight_bytes, made.get(op.weight_offset, 0))
+    if sum(made.values()) > program.weight_bytes:
         found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))
     return found | ({"IE_PLAN_WORK"} if work > MAX_WORK else set())
@@ -146,11 +148,11 @@ def _op(program: Program, op: Record) -> set[str]:
 
 
 def _patches(program: Program, op: Record) -> set[str]:
-    """Winograd's algorithm: windows of 3 x 3 or 5 x 5 and stride 1, in float32 on the CPU; whole patches in a tile."""
+    """Winograd's algorithm: windows of 3x3 or 5x5 of stride 1; on the CPU, not in float16; whole patches in tiles."""
     if not op.flags & WINOGRAD:
         return set()
     window = (op.kernel_h, op.kernel_w, op.stride_h, op.stride_w)
-    runs = (program.header.target, program.header.dtype) == (CPU, FP32) and not is_folded(program, op)
+    runs = program.header.target == CPU and program.header.dtype != FP16 and not is_folded(program, op)
     if not runs or window not in ((3, 3, 1, 1), (5, 5, 1, 1)) or op.part_depth:
         return {"IE_PLAN_VALUE"}
     # Tiles begin in an image at the multiples of this many rows: at none but 0, or where lines of patches do.

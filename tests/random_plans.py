@@ -160,7 +160,7 @@ def _winograd(
     """What makes a convolution one by Winograd's algorithm, if it can be; in a few cases the tiles do not suit it."""
     window = [fields[name] for name in ("kernel_h", "kernel_w", "stride_h", "stride_w")]
     header = build.program.header
-    runs = (header.target, header.dtype) == (CPU, FP32) and not fields.get("part_depth")
+    runs = header.target == CPU and header.dtype != FP16 and not fields.get("part_depth")
     if not runs or window not in ([3, 3, 1, 1], [5, 5, 1, 1]):
         return {}
     side = 7 - window[0]

@@ -18,7 +18,7 @@ from inception_engine.network import LRN, Concat, Conv, Layer, Linear, MaxPool, 
 from inception_engine.seeded import googlenet
 from inception_engine.spec import PRESETS, Spec
 from tests.random_networks import random_images, random_network
-from tests.tolerances import violations
+from tests.tolerances import error, violations
 
 pytestmark = pytest.mark.parity
 
@@ -72,6 +72,21 @@ def test_engine_with_memory_reused(name: str, run_engine) -> None:
     _, network, images, expected = case(name)
     actual = run_engine(network, images, max_batch=len(images) + 1, threads=2, poison=True)
     assert violations(actual, {"fc": expected["fc"]}, "fc") == []
+
+
+@pytest.mark.parametrize("name", ["lrn-small", "plain-unpadded", "torchvision-narrow"])
+def test_engine_in_bfloat16(name: str, run_engine, isas) -> None:
+    """On the CPU. The whole of the bound is needed: float32 results would pass, too, so they must not be those."""
+    _, network, images, expected = case(name)
+    exact = run_engine(network, images)
+    for isa in isas:
+        every = run_engine(network, images, list(expected), dtype="bf16", isa=isa, threads=2)
+        assert violations(every, expected, network.logits, "bf16") == [], isa
+        conv1 = every["conv1"].view(np.uint32)
+        assert not (conv1 & 0xFFFF).any(), "activations are bfloat16"
+        reused = run_engine(network, images, max_batch=4, dtype="bf16", isa=isa, threads=3, poison=True)
+        np.testing.assert_array_equal(reused[network.logits], every[network.logits])
+        assert error(reused[network.logits], exact[network.logits]) > 1e-4
 
 
 def test_model_with_trained_batch_norm(run_onnxruntime) -> None:

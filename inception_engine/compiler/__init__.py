@@ -39,7 +39,7 @@ def compile(  # noqa: A001 - ie.compile is the public name
 
     ``targets``: names, or Target values where another tiling than a name's is wanted.
     ``batches``: maximum batches, one program each (default: ``max_batch`` alone); an engine takes the smallest that
-    fits. ``dtype``: "fp32"; for the target "cuda" also "fp16" and "bf16". ``keep_all``: every layer becomes an output
+    fits. ``dtype``: "fp32" or "bf16"; for the target "cuda" also "fp16". ``keep_all``: every layer becomes an output
     and no memory is reused, for comparing layer by layer. Raises CompileError for unknown targets, dtypes and
     batches out of range, and for graphs outside the kernels' reach.
     """

@@ -118,7 +118,7 @@ class Target:
 CPU = Target(
     name="cpu",
     kind=TargetKind.CPU,
-    dtypes=("fp32",),
+    dtypes=("fp32", "bf16"),
     channel_align=1,
     fold_up_to=64,
     tile_pixels=224,

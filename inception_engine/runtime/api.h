@@ -33,10 +33,10 @@ struct Log {
 // Immutable once made; contexts share what they need of it.
 struct ie_engine {
   std::shared_ptr<const ie::Plan> plan;
-  std::vector<const ie::Program*> programs;       // that the device runs, by maximum batch
-  std::vector<std::string> output_names;          // of the first of them; all have the same outputs
-  std::shared_ptr<const ie::cuda::Device> gpu;    // null: the CPU
-  std::shared_ptr<ie::cpu::PointWeights> points;  // of the CPU's programs; null: a GPU
+  std::vector<const ie::Program*> programs;     // that the device runs, by maximum batch
+  std::vector<std::string> output_names;        // of the first of them; all have the same outputs
+  std::shared_ptr<const ie::cuda::Device> gpu;  // null: the CPU
+  std::shared_ptr<ie::cpu::Weights> weights;    // of the CPU's programs; null: a GPU
   std::string note;
   ie::Description description;
   ie::Allocator allocator;

@@ -48,8 +48,8 @@ const char* name_of(ie_isa isa) {
 void make_cpu(const ie_engine& engine, const ie_context_options& options, ie_context* context) {
   const ie::cpu::Settings settings = resolve(options, engine.allocator);
   std::string error;
-  const ie_status status = ie::cpu::Executor::create(context->programs, context->plan->weights, engine.points,
-                                                     settings, &context->cpu, &error);
+  const ie_status status =
+      ie::cpu::Executor::create(context->programs, engine.weights, settings, &context->cpu, &error);
   if (status != IE_OK) throw Refusal{status, error};
   if (engine.log.function != nullptr) {
     engine.log(IE_LOG_INFO, "a context of " + std::to_string(settings.threads) +

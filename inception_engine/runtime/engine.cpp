@@ -17,10 +17,9 @@ using ie::Program;
 using ie::Refusal;
 using ie::require;
 
-// The proof allows no other dtype than float32 in the buffers and weights of a float32 program.
 bool runs_on_cpu(const Program& program) {
   return program.header.target == uint32_t(ie::Target::kCpu) &&
-         program.header.dtype == uint32_t(ie::Dtype::kFloat32);
+         program.header.dtype != uint32_t(ie::Dtype::kFloat16);
 }
 
 bool runs_on_gpu(const Program& program) { return program.header.target == uint32_t(ie::Target::kCuda); }
@@ -82,7 +81,14 @@ void use_gpu(ie_engine* engine, const ie_engine_options& options) {
 }
 
 void use_cpu(ie_engine* engine, bool emulate) {
-  engine->programs = select(*engine->plan, [&](const Program& p) { return emulate || runs_on_cpu(p); });
+  const std::vector<Program>& all = engine->plan->programs;
+  const auto is_float32 = [](const Program& p) { return p.header.dtype == uint32_t(ie::Dtype::kFloat32); };
+  // A caller who has both is not to get now one and now the other by the batch.
+  const bool float32 =
+      std::any_of(all.begin(), all.end(), [&](const Program& p) { return runs_on_cpu(p) && is_float32(p); });
+  engine->programs = select(*engine->plan, [&](const Program& p) {
+    return emulate || (runs_on_cpu(p) && is_float32(p) == float32);
+  });
   if (!engine->programs.empty()) return;
   std::string message = "the plan has no program for this machine's CPU";
   if (!engine->note.empty()) message += ", and those for a GPU cannot run: " + engine->note;
@@ -132,8 +138,8 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
   }
   if (engine->gpu == nullptr) {
     use_cpu(engine.get(), emulate);
-    engine->points =
-        std::make_shared<ie::cpu::PointWeights>(engine->programs, engine->plan->weights, engine->allocator);
+    engine->weights =
+        std::make_shared<ie::cpu::Weights>(engine->programs, engine->plan->weights, engine->allocator);
   }
   const Program& first = *engine->programs.front();
   for (const ie::OutputRecord& output : first.outputs) {

@@ -27,11 +27,12 @@
 //     their input. Weights: PANEL_16 packing [out_channels / 16 rounded up][kernel_h][kernel_w][in_channels][16];
 //     of the program's dtype; bias: out_channels rounded up to 16 floats. What lies beyond out_channels is zero; out_padded ends in
 //     the same panel.
-//     Flagged WINOGRAD, in float32 programs for the CPU, it is computed by Winograd's algorithm from patches of 6 x 6
+//     Flagged WINOGRAD, in float32 and bfloat16 programs for the CPU, it is computed by Winograd's algorithm from patches of 6 x 6
 //     pixels, (7 - kernel_h) x (7 - kernel_w) outputs each, which are counted from the corner of every image. The window
 //     is 3x3 or 5x5 of stride 1, K whole. A tile holds whole patches: tile_rows is a multiple of an image, or of a line
-//     of patches where an image is whole lines of patches. The machine makes other weights of these, four times as many
-//     at most; so the weights of all such ops, those counted once that begin at one place, fit their section.
+//     of patches where an image is whole lines of patches. A CPU makes other weights of these, four times as many at
+//     most, and of those in half precision; so in its programs all weights of which others are made, those counted once
+//     that begin at one place, fit their section.
 //     With `part_depth` the product is cut along K, too, k = (kh * kernel_w + kw) * in_channels + c: part p sums k
 //     from p * part_depth up to the next part. Its task stores the sums, tile_rows x tile_columns floats at place
 //     (tile * parts + p) of `part_buffer`, where tiles count from left to right, then down; then it adds one to counter

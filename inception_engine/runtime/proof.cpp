@@ -60,7 +60,7 @@ class Proof {
     values();
     buffers();
     for (uint32_t i = 0; i < p_.ops.size(); ++i) op(i);
-    windows();
+    made_weights();
     writers();
     launches();
     tasks();
@@ -242,7 +242,7 @@ class Proof {
   // the rules of order see all that it reads.
   void patches(uint32_t i) const {
     const OpRecord& op = p_.ops[i];
-    require_op(p_.header.target == uint32_t(Target::kCpu) && p_.header.dtype == uint32_t(Dtype::kFloat32), i,
+    require_op(p_.header.target == uint32_t(Target::kCpu) && p_.header.dtype != uint32_t(Dtype::kFloat16), i,
                IE_PLAN_VALUE, "Winograd's algorithm on a target or of a dtype that lack it");
     require_op(op.kernel_h == op.kernel_w && (op.kernel_h == 3 || op.kernel_h == 5) && op.stride_h == 1 &&
                    op.stride_w == 1 && op.in_channels <= p_.buffers[op.in_buffer].pitch && op.part_depth == 0,
@@ -253,11 +253,14 @@ class Proof {
                IE_PLAN_ALIGNMENT, "its tiles do not hold whole patches");
   }
 
-  // What a machine makes of the weights of convolutions by Winograd's algorithm stays in proportion to the file.
-  void windows() const {
+  // What the CPU makes of weights, for Winograd's algorithm and of half precision, stays in proportion to the file.
+  void made_weights() const {
+    if (p_.header.target != uint32_t(Target::kCpu)) return;
+    const bool half = p_.header.dtype != uint32_t(Dtype::kFloat32);
     std::vector<std::pair<uint64_t, uint64_t>> places;  // offset and bytes
     for (const OpRecord& op : p_.ops) {
-      if (op.flags & kWinograd) places.emplace_back(op.weight_offset, op.weight_bytes);
+      const bool conv = static_cast<OpKind>(op.kind) == OpKind::kConv;
+      if (conv && (half || op.flags & kWinograd)) places.emplace_back(op.weight_offset, op.weight_bytes);
     }
     std::sort(places.begin(), places.end());
     uint64_t sum = 0;  // each at most the section, 2^12 of them
@@ -265,7 +268,7 @@ class Proof {
       // The longest of those that begin at one place stands last.
       if (j + 1 == places.size() || places[j].first != places[j + 1].first) sum += places[j].second;
     }
-    require(sum <= weight_bytes_, IE_PLAN_LIMIT, "windows for Winograd's algorithm overlap");
+    require(sum <= weight_bytes_, IE_PLAN_LIMIT, "weights of which others are made overlap");
   }
 
   // Of one op, with its tiles over the whole batch.

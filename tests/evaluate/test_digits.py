@@ -50,11 +50,12 @@ def test_torch_is_right(by_torch: Tally, held_out: Dataset) -> None:
     ("backend", "options", "allowed"),
     [
         ("engine", {}, 0),
+        ("engine", {"dtype": "bf16"}, 3),  # 1 %
         ("engine", {"emulate": True}, 0),
         ("engine", {"emulate": True, "dtype": "fp16"}, 1),
         ("onnxruntime", {}, 0),
     ],
-    ids=["engine", "engine-gpu-fp32", "engine-gpu-fp16", "onnxruntime"],
+    ids=["engine", "engine-bf16", "engine-gpu-fp32", "engine-gpu-fp16", "onnxruntime"],
 )
 def test_first_classes_are_torchs(
     backend: str, options: dict[str, Any], allowed: int, by_torch: Tally, held_out: Dataset

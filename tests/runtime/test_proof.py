@@ -552,12 +552,14 @@ def test_windows_that_overlap_are_refused() -> None:
     assert proof_rules.violations(program) == set()
 
 
-def test_patches_are_for_float32_and_stride_1() -> None:
+def test_patches_are_not_for_float16_or_stride_2() -> None:
     assert verdict(plan_file(patches(stride=2))) == "IE_PLAN_VALUE"
     assert proof_rules.violations(patches(stride=2)) == {"IE_PLAN_VALUE"}
     program = patches()
-    program.header.dtype = plans.BF16
     program.ops[1].weight_bytes //= 2
+    program.header.dtype = plans.BF16
+    assert verdict(plan_file(program)) == "IE_OK"
+    program.header.dtype = plans.FP16
     assert verdict(plan_file(program)) == "IE_PLAN_VALUE"
     assert "IE_PLAN_VALUE" in proof_rules.violations(program)
 

@@ -32,43 +32,23 @@ Memory allocate_zeroed(const Allocator& allocator, size_t bytes) {
   return memory;
 }
 
-// A program with its addresses. One in half precision is *emulated*: its activations are float32 numbers in an
-// arena of twice the size, where every offset is doubled and so all that overlaps still does, its weights are
-// converted once, and each tile is rounded when it is done. Slow, and right: a test of the schedule.
+// A program with its addresses. In half precision activations are float32 numbers in an arena of twice the size, where
+// every offset is doubled and so all that overlaps still does; weights are widened, sums are float32, and each tile is
+// rounded when it is done. That is what a machine with products of bfloat16 computes, but for the order of its sums.
 struct BoundProgram {
   const Program* program;
-  size_t scale;                // of offsets
-  float (*round)(float);       // null for float32
-  std::vector<float> weights;  // converted; empty for float32
+  size_t scale;  // of offsets
   std::vector<OpView> ops;
 
-  bool rounds(uint32_t buffer) const {
-    return round != nullptr && program->buffers[buffer].dtype != uint32_t(Dtype::kFloat32);
+  // Whether what an op writes must be rounded: what pools choose from was rounded before.
+  bool rounds(const OpRecord& op) const {
+    return scale != 1 && op.kind != uint32_t(OpKind::kMaxPool) &&
+           program->buffers[op.out_buffer].dtype != uint32_t(Dtype::kFloat32);
   }
 };
 
-void convert_weights(const std::byte* weights, BoundProgram* bound) {
-  const bool half = bound->program->header.dtype == uint32_t(Dtype::kFloat16);
-  for (const OpRecord& op : bound->program->ops) {
-    if (op.kind != uint32_t(OpKind::kConv)) continue;
-    for (uint64_t i = 0; i < op.weight_bytes; i += sizeof(uint16_t)) {
-      uint16_t bits;
-      std::memcpy(&bits, weights + op.weight_offset + i, sizeof bits);
-      bound->weights.push_back(half ? from_float16(bits) : from_bfloat16(bits));
-    }
-  }
-}
-
-BoundProgram bind(const Program& program, std::byte* arena, const std::byte* weights,
-                  const PointWeights& points) {
-  BoundProgram bound{&program, 1, nullptr, {}, {}};
-  if (program.header.dtype != uint32_t(Dtype::kFloat32)) {
-    bound.scale = 2;
-    bound.round =
-        program.header.dtype == uint32_t(Dtype::kFloat16) ? rounded_to_float16 : rounded_to_bfloat16;
-    convert_weights(weights, &bound);
-  }
-  const float* converted = bound.weights.data();
+BoundProgram bind(const Program& program, std::byte* arena, const Weights& weights) {
+  BoundProgram bound{&program, program.header.dtype == uint32_t(Dtype::kFloat32) ? size_t{1} : size_t{2}, {}};
   for (const OpRecord& op : program.ops) {
     OpView view{};
     view.record = &op;
@@ -81,17 +61,28 @@ BoundProgram bind(const Program& program, std::byte* arena, const std::byte* wei
     }
     view.out = element(op.out_buffer, op.out_channel);
     view.out_pitch = program.buffers[op.out_buffer].pitch;
-    view.weights = reinterpret_cast<const float*>(weights + op.weight_offset);
-    if (op.flags & kWinograd) view.weights = points.of(op);
-    view.bias = reinterpret_cast<const float*>(weights + op.bias_offset);
-    if (bound.round != nullptr && op.kind == uint32_t(OpKind::kConv)) {
-      view.weights = converted;
-      converted += op.weight_bytes / sizeof(uint16_t);
+    if (op.kind == uint32_t(OpKind::kConv)) {
+      view.weights = weights.of(program, op);
+      view.bias = reinterpret_cast<const float*>(weights.section() + op.bias_offset);
+    } else if (op.kind == uint32_t(OpKind::kInput)) {
+      view.weights = reinterpret_cast<const float*>(weights.section() + op.weight_offset);
     }
     if (op.part_depth != 0) view.parts = element(op.part_buffer, 0);
     bound.ops.push_back(view);
   }
   return bound;
+}
+
+// Rounds a tile to the dtype of its program.
+void round(const OpView& view, const Tile& tile, uint32_t dtype) {
+  for (size_t row = tile.row; row < size_t(tile.row) + tile.rows; ++row) {
+    float* out = view.out + row * view.out_pitch + tile.column;
+    if (dtype == uint32_t(Dtype::kBfloat16)) {
+      for (uint32_t i = 0; i < tile.columns; ++i) out[i] = rounded_to_bfloat16(out[i]);
+    } else {
+      for (uint32_t i = 0; i < tile.columns; ++i) out[i] = rounded_to_float16(out[i]);
+    }
+  }
 }
 
 const Kernels& kernels_of(ie_isa isa) {
@@ -119,8 +110,8 @@ ie_isa best_isa() {
 // Threads and memory. Worker 0 is the thread that calls run().
 class Executor::Machine {
  public:
-  Machine(const std::vector<const Program*>& programs, const std::byte* weights,
-          std::shared_ptr<PointWeights> points, const Settings& settings);
+  Machine(const std::vector<const Program*>& programs, std::shared_ptr<Weights> weights,
+          const Settings& settings);
   ~Machine();
   ie_status run(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
                 char* message);
@@ -147,7 +138,7 @@ class Executor::Machine {
   const int spins_;
   Memory arena_, scratch_memory_;
   size_t arena_bytes_ = 0;
-  const std::shared_ptr<PointWeights> points_;
+  const std::shared_ptr<Weights> weights_;
   std::vector<BoundProgram> programs_;
   std::vector<Scratch> scratch_;  // one per worker
 
@@ -171,12 +162,12 @@ class Executor::Machine {
   std::vector<std::thread> threads_;
 };
 
-Executor::Machine::Machine(const std::vector<const Program*>& programs, const std::byte* weights,
-                           std::shared_ptr<PointWeights> points, const Settings& settings)
+Executor::Machine::Machine(const std::vector<const Program*>& programs, std::shared_ptr<Weights> weights,
+                           const Settings& settings)
     : kernels_(kernels_of(settings.isa)),
       settings_(settings),
       spins_(settings.threads <= processors() ? kSpins : 1),
-      points_(std::move(points)) {
+      weights_(std::move(weights)) {
   size_t counters = 0;
   for (const Program* program : programs) {
     const ProgramHeader& header = program->header;
@@ -184,11 +175,10 @@ Executor::Machine::Machine(const std::vector<const Program*>& programs, const st
     arena_bytes_ = std::max<size_t>(arena_bytes_, scale * header.arena_bytes);
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
-  points_->make();
+  weights_->make();
   arena_ = allocate_zeroed(settings.allocator, arena_bytes_);
   counters_ = std::vector<Counter>(counters);
-  for (const Program* program : programs)
-    programs_.push_back(bind(*program, arena_.get(), weights, *points_));
+  for (const Program* program : programs) programs_.push_back(bind(*program, arena_.get(), *weights_));
   make_scratch(programs, settings.threads);
   threads_.reserve(settings.threads - 1);
   try {
@@ -328,11 +318,7 @@ void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) 
   } else if (!compute_part(task, view, tile)) {
     return;
   }
-  if (!current_->rounds(op.out_buffer)) return;
-  for (size_t row = tile.row; row < size_t(tile.row) + tile.rows; ++row) {
-    float* out = view.out + row * view.out_pitch + tile.column;
-    std::transform(out, out + tile.columns, out, current_->round);
-  }
+  if (current_->rounds(op)) round(view, tile, current_->program->header.dtype);
 }
 
 // Takes tasks by ticket until the program is done. The lowest unfinished task is always held by a worker and
@@ -436,11 +422,10 @@ Executor::Executor(std::unique_ptr<Machine> machine) : machine_(std::move(machin
 
 Executor::~Executor() = default;
 
-ie_status Executor::create(const std::vector<const Program*>& programs, const std::byte* weights,
-                           std::shared_ptr<PointWeights> points, const Settings& settings,
-                           std::unique_ptr<Executor>* out, std::string* error) {
+ie_status Executor::create(const std::vector<const Program*>& programs, std::shared_ptr<Weights> weights,
+                           const Settings& settings, std::unique_ptr<Executor>* out, std::string* error) {
   try {
-    out->reset(new Executor(std::make_unique<Machine>(programs, weights, std::move(points), settings)));
+    out->reset(new Executor(std::make_unique<Machine>(programs, std::move(weights), settings)));
     return IE_OK;
   } catch (const std::system_error&) {
     *error = "cannot start " + std::to_string(settings.threads) + " threads";

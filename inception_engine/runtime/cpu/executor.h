@@ -10,7 +10,7 @@
 #include "../include/inception_engine.h"
 #include "../memory.h"
 #include "../program.h"
-#include "point_weights.h"
+#include "weights.h"
 
 namespace ie::cpu {
 
@@ -28,12 +28,10 @@ struct Settings {
 
 class Executor {
  public:
-  // `programs`: proven, sorted by max_batch; those in half precision are emulated in float32. `weights`: base of the WEIGHTS section,
-  // 64-byte aligned. Both outlive the executor. `points`: of the same programs and weights. Returns IE_ERROR_MEMORY or IE_ERROR_THREAD with nothing
-  // leaked; no exception escapes.
-  static ie_status create(const std::vector<const Program*>& programs, const std::byte* weights,
-                          std::shared_ptr<PointWeights> points, const Settings& settings,
-                          std::unique_ptr<Executor>* out, std::string* error);
+  // `programs`: proven, sorted by max_batch; they outlive the executor. `weights`: of the same programs. Returns
+  // IE_ERROR_MEMORY or IE_ERROR_THREAD with nothing leaked; no exception escapes.
+  static ie_status create(const std::vector<const Program*>& programs, std::shared_ptr<Weights> weights,
+                          const Settings& settings, std::unique_ptr<Executor>* out, std::string* error);
   ~Executor();
   Executor(const Executor&) = delete;
   Executor& operator=(const Executor&) = delete;
