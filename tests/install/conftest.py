@@ -22,7 +22,7 @@ Run = Callable[..., str]
 @pytest.fixture(scope="session")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plan") / "small.plan"
-    ie.compile(ie.googlenet(width=0.25, input_size=64, classes=10), batches=1).save(path)
+    ie.compile(ie.googlenet(width=0.25, input_size=64, classes=10), batches=(1,)).save(path)
     return path
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import inception_engine as ie
+from benchmarks import calling
 from tests.install.conftest import PROGRAM, WARNINGS, run
 from tests.runtime import abi
 
@@ -131,3 +133,12 @@ def test_cmake_package(prefix: Path, plan: Path, expected: str, tmp_path: Path) 
         assert run(build / name, plan) == expected
     assert "libinception_engine.so.1" in run("readelf", "-d", build / "with_shared")
     assert "inception" not in run("readelf", "-d", build / "with_static")
+
+
+def test_the_benchmark_of_calling_runs(prefix: Path, plan: Path, tmp_path: Path) -> None:
+    """How long calls take is not looked at."""
+    program = calling.link(tmp_path, prefix / "lib/libinception_engine.a")
+    ie.compile(calling.tiny()).save(tmp_path / "tiny.plan")
+    call = calling.measure(program, tmp_path / "tiny.plan", "overhead", 10)
+    assert call["ie_run"] > 0 and call["executor"] > 0
+    assert calling.measure(program, plan, "contexts", 0.2)["ratio"] > 0

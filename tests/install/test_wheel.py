@@ -89,7 +89,7 @@ def test_it_runs_where_nothing_else_is(bare: Path, plan: Path, expected: str, tm
         "import sys, numpy, inception_engine as ie\n"
         "assert not any('torch' in path for path in sys.path)\n"
         "network = ie.googlenet(width=0.25, input_size=64, classes=10)\n"
-        "ie.compile(network, batches=1).save('made.plan')\n"
+        "ie.compile(network, batches=(1,)).save('made.plan')\n"
         "with ie.Engine('made.plan') as engine:\n"
         "    logits = engine.run(numpy.zeros((1, 3, 64, 64), numpy.float32))[0]\n"
         "print(ie.__version__, format(float(logits[0]), '.9g'))\n"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import inception_engine as ie
 from inception_engine import binding
 from tests.runtime import abi
 from tests.runtime.abi import Abi
@@ -121,3 +125,34 @@ def test_the_description_is_read_off_the_header(described: Abi) -> None:
     assert not adds
     assert any(text.startswith("ie_picture: data") for text in breaks)
     assert "ie_order: IE_ORDER_BGR is 2, was 1" in breaks
+
+
+def test_the_example_on_top_of_the_header_runs(tmp_path: Path) -> None:
+    comment = HEADER.split(" */", 1)[0]
+    code = re.findall(r"^ \*   (.*)$", comment, re.MULTILINE)
+    report, *body = code
+    program = [
+        "#include <inception_engine.h>",
+        "#include <stdio.h>",
+        "#include <stdlib.h>",
+        "static uint8_t rgb[640 * 480 * 3];",
+        'static void die(const char* why) { printf("died: %s\\n", why), exit(1); }',
+        report,
+        "int main(void) {",
+        *body,
+        "return 0;",
+        "}",
+    ]
+    (tmp_path / "example.c").write_text("\n".join(program))
+    network = ie.googlenet(width=0.25, input_size=64, classes=10)
+    ie.compile(network).save(tmp_path / "googlenet.plan")
+    library = Path(ie.get_library())
+    flags = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
+    place = (f"-I{abi.HEADER.parent}", f"-Wl,-rpath,{library.parent}")
+    command = ["gcc", *flags, *place, "example.c", "-o", "example", str(library)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run(["./example"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    with ie.Engine(tmp_path / "googlenet.plan") as engine:
+        (black, *_) = engine.run(np.zeros((1, 64, 64, 3), np.uint8))[0]
+    assert done.stdout == f": {float(black):f}\n"
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["3", "3"]

@@ -39,7 +39,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
         preprocess=ie.Preprocess(order="BGR", resize=70, mean=(100.0, 120.0, 90.0), std=(30.0, 20.0, 25.0)),
     )
     path = tmp_path_factory.mktemp("plans") / "labelled.plan"
-    ie.compile(network, batches=1).save(path)
+    ie.compile(network, batches=(1,)).save(path)
     return path
 
 
@@ -126,7 +126,7 @@ def test_classify_prints_what_the_command_prints(plan: Path, images: list[Path],
     assert ours.count("Klasse »") == 5 * len(images)
 
     unnamed = tmp_path / "random.plan"
-    ie.compile(ie.googlenet(width=0.25, input_size=SIZE, classes=4), batches=1).save(unnamed)
+    ie.compile(ie.googlenet(width=0.25, input_size=SIZE, classes=4), batches=(1,)).save(unnamed)
     asked = [str(unnamed), str(images[0])]
     ours = subprocess.run([program, *asked], capture_output=True, text=True, check=True).stdout
     assert (

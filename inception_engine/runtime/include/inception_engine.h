@@ -25,6 +25,8 @@
  *
  *   ie_context_free(context);
  *   ie_engine_free(engine);
+ *   free(pixels);
+ *   free(logits);
  *
  * Engines. An engine is a proven plan on a device: immutable, shared by any number of threads. It lives at least as long
  * as its contexts: freeing it earlier only gives up the caller's share of it. Strings that it hands out live until
