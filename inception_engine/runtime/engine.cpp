@@ -9,6 +9,8 @@
 
 namespace {
 
+constexpr uint64_t kMaxNumbers = uint64_t{1} << 31;  // of an output: programs multiply its sizes in 32 bits
+
 using ie::filled;
 using ie::give;
 using ie::guarded;
@@ -143,6 +145,9 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
   }
   const Program& first = *engine->programs.front();
   for (const ie::OutputRecord& output : first.outputs) {
+    if (uint64_t{output.height} * output.width > kMaxNumbers / output.channels) {
+      throw Refusal{IE_PLAN_LIMIT, "an output of more than 2^31 numbers"};
+    }
     engine->output_names.push_back(output_name(first, output));
   }
   engine->description = ie::read_description(engine->plan->metadata, first.header.input_channels,

@@ -156,9 +156,9 @@ typedef void* (*ie_allocate_function)(void* user, size_t bytes, size_t alignment
 typedef void (*ie_release_function)(void* user, void* memory, size_t bytes);
 
 /* Large memory comes from `allocate`: the plan with its weights, the activations and scratch of contexts on the CPU, and
- * what ie_preprocess needs while it runs. The rest - tables of the programs, bookkeeping, stacks of threads - comes from
- * malloc and the system, some bytes for each task of a program; memory of a GPU comes from its driver. Functions and
- * their user pointers must work until the engine and all its contexts are freed. */
+ * what ie_preprocess needs while it runs. The rest - tables of the programs, labels, bookkeeping, stacks of threads, what
+ * `emulate` converts - comes from malloc and the system, some bytes for each task of a program; memory of a GPU comes from
+ * its driver. Functions and their user pointers must work until the engine and all its contexts are freed. */
 typedef struct ie_engine_options {
   uint32_t struct_size;
   uint32_t device;     /* ie_device */
