@@ -1,11 +1,12 @@
 """What it takes to have a network ready: load and proof of a plan, beside ONNX Runtime's session creation.
 
 The plan is read and proven in one call. Batches 1, 8 and 64 show that the proof is linear: ``extra_info`` holds
-tasks plus waits. ``test_import`` times what every command line pays first.
+tasks plus waits. Below that, what every command line pays first: imports, and ``--help``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,27 @@ def test_onnxruntime_session(benchmark: Any) -> None:
     benchmark(lambda: ort.InferenceSession(model, providers=["CPUExecutionProvider"]))
 
 
-def test_import(benchmark: Any) -> None:
+@pytest.mark.parametrize(
+    "package", ["inception_engine", "inception_engine.engine", "onnxruntime", "openvino", "torch"]
+)
+def test_import(benchmark: Any, package: str) -> None:
+    """A fresh interpreter each time; ``test_an_interpreter`` is what that takes by itself."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"not installed: {package}")
+    benchmark.group = "import"
+    benchmark(lambda: subprocess.run([sys.executable, "-c", f"import {package}"], check=True))
+
+
+def test_an_interpreter(benchmark: Any) -> None:
+    benchmark.group = "import"
+    benchmark(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+
+
+@pytest.mark.parametrize("command", ["inception", "inception-bench"])
+def test_help(benchmark: Any, command: str) -> None:
     benchmark.group = "command line"
-    command = [sys.executable, "-c", "import inception_engine"]
-    benchmark(lambda: subprocess.run(command, check=True))
+    benchmark(
+        lambda: subprocess.run(
+            [Path(sys.executable).parent / command, "--help"], check=True, stdout=subprocess.DEVNULL
+        )
+    )

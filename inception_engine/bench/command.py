@@ -19,11 +19,12 @@ from inception_engine.bench.arrivals import OpenLoop
 from inception_engine.bench.artefacts import Artefacts
 from inception_engine.bench.cases import DISTINCT_IMAGES, PARITY_BOUNDS, SEED, Case, Workload
 from inception_engine.bench.options import Parser, impossible, parser
-from inception_engine.bench.peers import gpus
+from inception_engine.bench.peers import LAUNCHES, gpus
 from inception_engine.bench.records import OK, Document, Journal, RecordsError
 from inception_engine.bench.suite import Method, Suite, groups
 from inception_engine.bench.timing import Schedule
-from inception_engine.errors import PackageError
+from inception_engine.compiler.lower import CompileError
+from inception_engine.errors import EngineError
 from inception_engine.files import check_target
 
 FAILURES = ("failed", "parity failed")  # beginnings of the statuses that are faults, not circumstances
@@ -70,6 +71,8 @@ def _unwritable(options: argparse.Namespace) -> str | None:
             check_target(path)
             if path.exists() and not os.access(path, os.W_OK):
                 return f"--{name}: {path} is not writable"
+            if name == "jsonl" and not records.can_be_continued(path):
+                return f"--jsonl: {path} holds no records of this version to add to; give another file"
         except OSError as error:
             return f"--{name}: {error.filename}: {error.strerror}"
     if options.plots is not None:
@@ -120,7 +123,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
         options.device,
         options.threads,
         options.streams,
-        options.launch or [launch for _, launch in _all_launches()],
+        options.launch or LAUNCHES,
     )
     unwritten: OSError | None = None
     status = 0
@@ -137,7 +140,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
             status = 130  # the finished groups are shown and kept
         except OSError as error:
             unwritten = error
-        except PackageError as error:
+        except (CompileError, EngineError) as error:  # of a profile; a peer's own are rows
             options_parser.error(str(error))
         try:
             if unwritten is None:
@@ -154,13 +157,6 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
 
         plots.write(document, options.plots)
     return status or _status(document, options_parser)
-
-
-def _all_launches() -> Iterator[tuple[str, str]]:
-    from inception_engine.bench.peers import PEERS
-
-    for peer in PEERS.values():
-        yield from ((peer.name, launch) for launch in peer.launches)
 
 
 def _measure(suite: Suite, wanted: Sequence[Sequence[Case]], journal: Journal) -> None:
@@ -224,7 +220,8 @@ def _text(document: Document, form: str) -> str:
     if document.profiles and form != "csv":
         from inception_engine.bench import profiling
 
-        text += "\n".join(profiling.render(each) for each in document.profiles)
+        lines = [] if text else [*report.machine(document.environment), ""]
+        text += "\n".join([*lines, *(profiling.render(each) for each in document.profiles)])
     return text
 
 

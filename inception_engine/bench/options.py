@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from inception_engine.bench.cases import DEVICES, DTYPES, INPUTS, VARIANTS
-from inception_engine.bench.peers import PEERS
+from inception_engine.bench.peers import LAUNCHES, PEERS
 
 FORMATS = ("table", "md", "csv", "json", "jsonl", "ratios")
 LARGEST_COUNT = 1024  # of threads, rounds and images in a batch: beyond it is a slip of the keyboard
@@ -61,11 +61,10 @@ def _what(group: argparse._ArgumentGroup) -> None:
     add("--device", _list(_one_of((*DEVICES, "auto"))), "cpu", "cpu, cuda, or auto: a GPU if there is one")
     add("--threads", _list(count), str(cores), "of every call")
     add("--streams", _list(count), "1", "callers at once, each with an instance and threads of its own")
-    launches = dict.fromkeys(launch for peer in PEERS.values() for launch in peer.launches)
     group.add_argument(
         "--launch",
-        type=_list(_one_of(launches)),
-        help=f"how our engine gives a GPU its work: {', '.join(launches)} (all; with --device cuda)",
+        type=_list(_one_of(LAUNCHES)),
+        help=f"how our engine gives a GPU its work: {', '.join(LAUNCHES)} (all; with --device cuda)",
         metavar="A,B",
     )
     group.add_argument(

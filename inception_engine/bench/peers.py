@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from inception_engine.bench.cases import Case
 
+# Ways to give a GPU its work; ``runners_cuda`` says what they are.
+LAUNCHES = ("walk", "module", "stream", "graph", "jit")
+
 _RUNNERS = "inception_engine.bench.runners"
 _ALL = ("fp32", "fp16", "bf16")
 
@@ -77,7 +80,7 @@ PEERS = {
             "plan",
             ("inception_engine.engine",),
             _OURS,
-            ("walk", "module", "stream", "graph", "jit"),
+            LAUNCHES,
             ours=True,
         ),
         Peer("engine-c", "ours, from C", "", "plan", (), _OURS, ("walk", "module"), ours=True),

@@ -127,7 +127,8 @@ def _layers(
     program: Program, batch: int, seconds: np.ndarray, workers: int, limits: dict[str, Any] | None
 ) -> dict[str, Any]:
     """``seconds``: of each task, shape (tasks,)."""
-    op, total = program.tasks["op"], float(seconds.sum())
+    op = program.tasks["op"]
+    total = float(seconds[op != NONE].sum())  # joins compute nothing, and are no layer's
     layers = []
     for number, record in enumerate(program.ops):
         own = op == number
@@ -195,7 +196,8 @@ def _events(program: Program, times: np.ndarray) -> list[Event]:
 def render(found: dict[str, Any]) -> str:
     """A profile as text, layers in the plan's order."""
     what = f"{found['variant']}, batch {found['batch']}, {found['dtype']} on {found['device']}"
-    workers = f", {found['threads']} threads" if found["device"] == "cpu" else ""
+    plural = "" if found["threads"] == 1 else "s"
+    workers = f", {found['threads']} thread{plural}" if found["device"] == "cpu" else ""
     runs = (
         f"median of {found['runs']} runs" if found["source"] == "measured" else "predicted by the simulator"
     )

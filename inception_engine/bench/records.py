@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -129,6 +130,9 @@ class Journal:
 
     def __init__(self, document: Document, json_path: Path | None, lines_path: Path | None) -> None:
         self._document, self._json, self._lines = document, json_path, lines_path
+        if lines_path is not None and lines_path.exists():
+            content = lines_path.read_bytes()
+            os.truncate(lines_path, content.rfind(b"\n") + 1)  # a line that was not written to its end
         self._line(
             kind="environment", format=FORMAT, environment=document.environment, method=document.method
         )
@@ -156,6 +160,21 @@ class Journal:
     def _whole(self) -> None:
         if self._json is not None:
             write_atomically(self._json, [self._document.text().encode()])
+
+
+def can_be_continued(path: Path) -> bool:
+    """Whether lines may be added: to a file that is not there, is empty or begins with a run's environment."""
+    if not path.exists():
+        return True
+    with path.open("rb") as file:
+        begin = file.readline()
+    if not begin:
+        return True
+    try:
+        record = json.loads(begin)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and (record.get("kind"), record.get("format")) == ("environment", FORMAT)
 
 
 def lines(document: Document) -> Iterator[str]:

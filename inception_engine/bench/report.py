@@ -208,16 +208,26 @@ def _markdown(
     ]
 
 
-def _preamble(rows: Sequence[Row], environment: dict[str, Any]) -> list[str]:
+def machine(environment: dict[str, Any]) -> list[str]:
+    """Lines on where figures come from, and whether they can be trusted."""
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     git = environment["git"]
     commit = f", commit {git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git else ""
     others = environment["other_processes_cores"]
-    machine = f"{environment['cpu'] or 'unknown CPU'}, {environment['cores']} cores"
+    where = f"{environment['cpu'] or 'unknown CPU'}, {environment['cores']} cores"
     lines = [
-        f"{machine}, instruction set {environment['isa'] or 'unknown'}"
+        f"{where}, instruction set {environment['isa'] or 'unknown'}"
         + (f", {environment['gpu']}" if environment.get("gpu") else ""),
         f"{environment['os']}, python {environment['python']}, {versions}{commit}",
+    ]
+    if others is not None and others > BUSY_CORES:
+        lines.append(f"UNRELIABLE: other processes used {others:.2f} cores during the run")
+    return lines
+
+
+def _preamble(rows: Sequence[Row], environment: dict[str, Any]) -> list[str]:
+    lines = [
+        *machine(environment),
         f"{_common(rows)}; time of one call: {_said(row.input for row in rows)} images in host memory to float32 "
         f"logits in host memory; of {_said(row.includes or 'nothing timed' for row in rows)}",
         "ratio: median of the rounds [lowest..highest]; below 1 is faster than the best peer; unstable: the rounds' "
@@ -229,8 +239,6 @@ def _preamble(rows: Sequence[Row], environment: dict[str, Any]) -> list[str]:
         lines.append(
             f"rate: requests per second, Poisson arrivals, the highest found with p99 of at most {bound} ms"
         )
-    if others is not None and others > BUSY_CORES:
-        lines.append(f"UNRELIABLE: other processes used {others:.2f} cores during the run")
     return lines
 
 

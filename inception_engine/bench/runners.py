@@ -114,7 +114,7 @@ def _torch(task: Task, channels_last: bool, compiled: bool = False) -> Runner:
         return Runner(compute)
     from inception_engine.bench import runners_cuda
 
-    return runners_cuda.on_device(compute, compiled)
+    return runners_cuda.on_device(compute)
 
 
 def _compile_mode(device: str) -> str:

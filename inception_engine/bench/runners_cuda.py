@@ -15,12 +15,9 @@ import numpy as np
 
 from inception_engine.bench.runners import Runner, Task
 
-LAUNCHES = ("walk", "module", "stream", "graph", "jit")
 
-
-def on_device(compute: Callable[[Any], Any], copied: bool = False) -> Runner:
-    """``compute`` of tensors, between copies from and to host memory. ``copied``: its results are overwritten by the
-    next call, which is then no matter, as they are copied out before."""
+def on_device(compute: Callable[[Any], Any]) -> Runner:
+    """``compute`` of tensors, between copies from and to host memory."""
     import torch
 
     def upload(images: np.ndarray) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 import statistics as middle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +18,9 @@ from inception_engine.bench.cases import DEVICES, PARITY_BOUNDS, Case, Workload
 from inception_engine.bench.peers import PEERS
 from inception_engine.bench.process import PeerError, Ready, Worker
 from inception_engine.bench.records import Row
+from inception_engine.bench.rows import begun, status_of, timed_row
 from inception_engine.bench.runners import Task
-from inception_engine.bench.timing import Clock, Samples, Schedule, measure, ratio, round_medians, statistics
+from inception_engine.bench.timing import Clock, Samples, Schedule, measure, statistics
 from inception_engine.errors import EngineError, PackageError
 from inception_engine.parity import error as parity
 
@@ -80,7 +80,7 @@ class Suite:
                 except (PeerError, OSError, ValueError) as failure:
                     rows[case] = replace(rows[case], status=status_of(failure))
                     continue
-                rows[case] = _begun(rows[case], begins, worker.peak_bytes())
+                rows[case] = begun(rows[case], begins, worker.peak_bytes())
                 bound = PARITY_BOUNDS[case.workload.dtype]
                 if error <= bound:
                     workers[case.label] = worker
@@ -95,7 +95,7 @@ class Suite:
             parts = {name: self._parts(name, worker) for name, worker in good.items()}
             held = self._open_loop(good, timed)
         return [
-            _timed(row, timed, parts.get(case.label, {}), held.get(case.label), self._method.open_loop)
+            timed_row(row, timed, parts.get(case.label, {}), held.get(case.label), self._method.open_loop)
             if case.label in timed
             else row
             for case, row in rows.items()
@@ -172,14 +172,6 @@ class Suite:
         )
 
 
-def status_of(error: Exception) -> str:
-    """A failure as the status of a row; what is only not here, or not to be had, is not called a failure."""
-    text = (str(error).splitlines() or [""])[0]
-    # A worker says its exceptions' types in front.
-    absent = re.match(r"(?:\w+: )?(not (?:here|supported): .*)", text)
-    return absent[1] if absent else f"failed: {text}"
-
-
 def _logits(artefacts: Artefacts, case: Case) -> Any:
     return artefacts.folder / f"{case.label.replace('/', '-')}.logits"
 
@@ -237,9 +229,7 @@ def groups(
         [
             Case(peer, workload, count, callers, device, launch)
             for peer in peers
-            for launch in (
-                [way for way in PEERS[peer].launches if way in launches] or [""] if device == "cuda" else [""]
-            )
+            for launch in _ways(peer, device, launches)
         ]
         for workload in workloads
         for device in devices
@@ -248,80 +238,6 @@ def groups(
     ]
 
 
-def _begun(row: Row, begins: Sequence[Ready], peak: int | None) -> Row:
-    return replace(
-        row,
-        import_ms=middle.median(begin.import_ns for begin in begins) / 1e6,
-        load_ms=middle.median(begin.load_ns for begin in begins) / 1e6,
-        first_ms=middle.median(begin.first_ns for begin in begins) / 1e6,
-        starts=len(begins),
-        peak_mb=None if peak is None else peak / 1e6,
-    )
-
-
-def _timed(
-    row: Row,
-    timed: Mapping[str, Samples],
-    parts: Mapping[str, float],
-    held: Held | None,
-    loop: OpenLoop | None,
-) -> Row:
-    """The row with its figures, or with the failure that ended its timing."""
-    samples = timed[row.label]
-    if samples.error is not None:
-        return replace(row, status=status_of(samples.error))
-    figures = statistics(samples)
-    row = replace(
-        row,
-        p50_ms=figures.p50_ms,
-        p90_ms=figures.p90_ms,
-        p95_ms=figures.p95_ms,
-        p99_ms=figures.p99_ms,
-        p999_ms=figures.p999_ms,
-        images_per_s=None if figures.calls_per_s is None else row.batch * figures.calls_per_s,
-        samples=figures.samples,
-        rounds_ms=round_medians(samples),
-        spread_min=figures.spread[0],
-        spread_max=figures.spread[1],
-        unstable=figures.unstable or not samples.warm,
-        warm=samples.warm,
-        includes=_includes(row, parts),
-        preprocess_ms=parts.get("preprocess"),
-        h2d_ms=parts.get("h2d"),
-        compute_ms=parts.get("compute"),
-        d2h_ms=parts.get("d2h"),
-    )
-    if held is not None and loop is not None:
-        row = replace(
-            row,
-            status=row.status if held.error is None else status_of(held.error),
-            open_bound_ms=loop.bound_ms,
-            open_rate_per_s=held.rate,
-            open_p99_ms=held.p99_ms,
-            open_requests=held.requests,
-        )
-    peers = {name: other for name, other in timed.items() if not _ours(name) and other.error is None}
-    if not peers:
-        return row
-    best = min(peers, key=lambda name: statistics(peers[name]).p50_ms)
-    median, lowest, highest = ratio(samples, peers[best])
-    return replace(row, ratio=median, ratio_min=lowest, ratio_max=highest, best_peer=best)
-
-
-def _ours(label: str) -> bool:
-    return PEERS[label.partition("/")[0]].ours
-
-
-def _includes(row: Row, parts: Mapping[str, float]) -> str:
-    """What a timed call is made of."""
-    copies = "h2d" in parts
-    compute = ["h2d", "compute", "d2h"] if copies else ["compute"]
-    notes = []
-    if row.device == "cuda" and not copies:
-        notes.append("copies inside")
-    if row.input == "uint8":
-        if _ours(row.label) and not copies:
-            notes.append("preprocessing inside")
-        else:
-            compute.insert(0, "preprocess")
-    return " + ".join(compute) + (f" ({', '.join(notes)})" if notes else "")
+def _ways(peer: str, device: str, launches: Sequence[str]) -> list[str]:
+    ways = PEERS[peer].launches
+    return [way for way in ways if way in launches] if device == "cuda" and ways else [""]

@@ -216,6 +216,7 @@ MISTAKES = {
     "no such folder": ["--json", "/nonexistent/folder/run.json"],
     "folder for a file": ["--json", "/"],
     "no such folder for lines": ["--jsonl", "/nonexistent/folder/run.jsonl"],
+    "lines of others": ["--jsonl", __file__],
     "the same file": ["--json", "run", "--jsonl", "run"],
     "bounds the wrong way round": ["--min-calls", "5", "--max-calls", "4"],
     "launch on a CPU": ["--launch", "graph"],
@@ -328,3 +329,5 @@ def test_sweeps_are_groups_of_every_combination() -> None:
     on_gpu: Callable[[Case], bool] = lambda case: case.device == "cuda"  # noqa: E731
     group = next(group for group in found if all(map(on_gpu, group)))
     assert [case.label for case in group] == ["engine/walk", "engine/graph", "torch"]
+    (group,) = suite.groups(workloads[:1], ["engine-c", "torch"], ["cuda"], [1], [1], ["graph"])
+    assert [case.label for case in group] == ["torch"]  # from C there is no such way

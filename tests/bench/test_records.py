@@ -52,6 +52,32 @@ def test_a_line_that_was_cut_off_is_left_out_and_a_damaged_one_is_not(tmp_path: 
         records.read(path)
 
 
+def test_a_line_that_was_cut_off_is_not_continued_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    Journal(Document(ENVIRONMENT, {}), None, path).rows(ROWS)
+    path.write_text(path.read_text()[:-20])
+    Journal(Document(ENVIRONMENT, {}), None, path).rows([OURS])
+    assert records.read(path).rows == [OURS]
+    assert len(path.read_text().splitlines()) == 1 + len(ROWS) - 1 + 2
+
+
+def test_files_of_others_are_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    assert records.can_be_continued(path)
+    for content in ("", '{"kind": "environment", "format": 2}\n'):
+        path.write_text(content)
+        assert records.can_be_continued(path)
+    for content in (
+        "a letter\n",
+        "\n",
+        "[]\n",
+        '{"kind": "environment", "format": 1}\n',
+        '{"kind": "row"}\n',
+    ):
+        path.write_text(content)
+        assert not records.can_be_continued(path)
+
+
 def test_a_row_is_its_case() -> None:
     assert records.Row.of(OURS.case) == records.Row(
         peer="engine", variant="lrn", device="cpu", dtype="fp32", batch=8, threads=2

@@ -163,3 +163,23 @@ def test_multiply_adds_of_parts(network: Network) -> None:
     linear = report(compile(network, targets=(target,), dtype="fp16"))["modules"][-1]
     whole = report(compile(network, targets=(CUDA,), dtype="fp16"))["modules"][-1]
     assert linear == whole and whole["executed"] == 32 * 32 * 384
+
+
+def test_bytes_follow_the_dtype_and_layers_add_up(network: Network) -> None:
+    program = report(compile(network, targets="cuda", dtype="fp16", max_batch=3))["programs"][0]
+    layers = {layer["name"]: layer for layer in program["layers"]}
+    assert set(layers) >= {"input", "3a/1x1", "pool", "fc"}
+    # The input is float32 of the caller's; activations are float16, of 20 channels.
+    assert layers["pool"]["bytes"] == 2 * (6 * 9 * 20 + 3 * 4 * 20)
+    assert sum(layer["nominal"] for layer in program["layers"]) == program["macs"]["nominal"]
+    assert layers["pool"]["nominal"] == layers["pool"]["executed"] == 0
+
+
+def test_layers_as_text(network: Network) -> None:
+    document = report(compile(network))
+    modules, layers = render(document).splitlines(), render(document, layers=True).splitlines()
+    assert any(line.split()[0] == "pool" for line in layers if line) and not any(
+        line.split()[0] == "pool" for line in modules if line
+    )
+    (pool,) = (line.split() for line in layers if line.startswith("  pool "))
+    assert pool == ["pool", "0.00", "0.00", "-", f"{4 * (6 * 9 * 20 + 3 * 4 * 20) / 1e3:.1f}", "0.0"]

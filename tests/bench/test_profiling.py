@@ -1,0 +1,105 @@
+"""A profile against the plan that it is of; figures of time are only asked to add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inception_engine.bench import command, peak, profiling, records
+from inception_engine.bench.artefacts import compiled
+from inception_engine.bench.cases import Workload
+from inception_engine.compiler.inspect import report
+
+WORKLOAD = Workload("lrn", 3)
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(peak, "SECONDS", 0.05)
+    return profiling.profile(WORKLOAD, "cpu", 2, tmp_path, 0.0, tmp_path / "trace.json")
+
+
+def test_layers_add_up_to_the_plan(profile: dict[str, Any]) -> None:
+    program = compiled(WORKLOAD, "cpu").programs[0]
+    budget = report(compiled(WORKLOAD, "cpu"))
+    layers = profile["layers"]
+    assert [layer["name"] for layer in layers] == [layer["name"] for layer in budget["layers"]]
+    assert sum(layer["nominal"] for layer in layers) == 3 * budget["macs"]["nominal"]
+    assert sum(layer["executed"] for layer in layers) == 3 * budget["macs"]["executed"]
+    assert sum(layer["tasks"] for layer in layers) == (program.tasks["op"] < len(program.ops)).sum()
+    assert [layer["bytes"] // 3 for layer in layers] == [layer["bytes"] for layer in budget["layers"]]
+    assert sum(layer["share"] for layer in layers) == pytest.approx(1)
+    assert profile["runs"] >= 5 and profile["source"] == "measured"
+    assert 0 < profile["busy"] <= 1 and 0 <= profile["waiting"] < 1
+    assert profile["slowest"] == sorted(profile["slowest"], key=lambda task: -task["ms"])
+
+
+def test_shares_of_the_peak_follow_from_times_and_the_peak(profile: dict[str, Any]) -> None:
+    limits = profile["peak"]
+    assert (
+        limits["macs_per_s"] > 1e8 and limits["bytes_per_s"] > 1e7 and limits["vector_bytes"] in (16, 32, 64)
+    )
+    conv = next(layer for layer in profile["layers"] if layer["name"] == "conv2")
+    seconds = conv["ms"] / 1e3
+    assert conv["of_peak"] == pytest.approx(conv["nominal"] / seconds / limits["macs_per_s"])
+    assert conv["of_memory"] == pytest.approx(conv["bytes"] / seconds / limits["bytes_per_s"])
+    assert conv["macs_per_byte"] == pytest.approx(conv["nominal"] / conv["bytes"])
+    text = profiling.render(profile)
+    line = next(line for line in text.splitlines() if line.startswith("conv2 "))
+    assert f"{conv['of_peak']:.1%}" in line and "measured in this run" in text
+
+
+def test_the_trace_has_every_task_once(profile: dict[str, Any], tmp_path: Path) -> None:
+    program = compiled(WORKLOAD, "cpu").programs[0]
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    ran = [event for event in events if event.get("cat") == "run"]
+    assert sorted(event["args"]["task"] for event in ran) == list(range(len(program.tasks)))
+    assert min(event["ts"] for event in events if "ts" in event) == 0
+    assert all(event["dur"] >= 0 for event in ran)
+    assert {event["args"]["name"] for event in events if event["ph"] == "M"} >= {"workers", "worker 0"}
+
+
+def test_without_a_compiler_there_is_no_peak_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "/nonexistent/cc")
+    found = profiling.profile(WORKLOAD, "cpu", 1, tmp_path, 0.0, None)
+    assert found["peak"] is None and all(layer["of_peak"] is None for layer in found["layers"])
+    assert "peak: not known (no C compiler (/nonexistent/cc))" in profiling.render(found)
+
+
+def test_of_a_gpu_it_is_predicted(tmp_path: Path) -> None:
+    found = profiling.profile(Workload("plain", 1, "fp16"), "cuda", 1, tmp_path, 0.0, tmp_path / "gpu.json")
+    assert found["source"] == "predicted" and "predicted by the simulator" in profiling.render(found)
+    assert sum(layer["share"] for layer in found["layers"]) == pytest.approx(1)
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["traceEvents"]) > 100
+
+
+def test_the_command_prints_and_keeps_profiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peak, "SECONDS", 0.05)
+    path, trace = tmp_path / "run.json", tmp_path / "trace.json"
+    arguments = ["--profile", "--variant", "plain", "--batch", "1,2", "--threads", "1", "--duration", "0"]
+    assert command.main([*arguments, "--json", str(path), "--trace", str(trace)]) == 0
+    printed = capsys.readouterr().out
+    assert "plain, batch 1, fp32 on cpu, 1 thread:" in printed and "plain, batch 2," in printed
+    document = records.read(path)
+    assert [profile["batch"] for profile in document.profiles] == [1, 2] and document.rows == []
+    assert {found.name for found in tmp_path.glob("trace-*")} == {
+        "trace-plain-1-cpu.json",
+        "trace-plain-2-cpu.json",
+    }
+    assert np.isfinite([layer["ms"] for layer in document.profiles[0]["layers"]]).all()
+
+
+def test_what_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--profile", "--dtype", "fp16", "--variant", "plain", "--batch", "1"])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.err.count("\n") == 1
+    assert "target cpu has no kernels for dtype 'fp16'" in captured.err
