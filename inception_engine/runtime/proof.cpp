@@ -15,13 +15,16 @@ constexpr uint64_t kMaxRows = uint64_t{1} << 31;
 constexpr uint32_t kMaxSize = 1u << 24;  // channels, heights, widths, strides
 constexpr uint32_t kMaxWindow = 1u << 10;
 constexpr uint32_t kMaxBatch = 4096;
-constexpr uint32_t kMaxBuffers = 4096, kMaxOps = 4096, kMaxLaunches = 4096, kMaxOutputs = 4096;
+constexpr uint32_t kMaxBuffers = 1024, kMaxOps = 1024, kMaxLaunches = 4096, kMaxOutputs = 4096;
 constexpr uint32_t kMaxTasks = 1u << 22, kMaxWaits = 1u << 25, kMaxCounters = 1u << 22;
 constexpr uint32_t kMaxStrings = 1u << 24;
 constexpr uint64_t kMaxArena = uint64_t{1} << 36;
-constexpr uint64_t kMaxWork = uint64_t{1} << 44;        // multiply-adds of one run: minutes, not days
-constexpr uint64_t kMaxProofWords = uint64_t{1} << 24;  // of the sets of complete ops
-constexpr size_t kMaxOpsPerCounter = 16;
+constexpr uint64_t kMaxWork = uint64_t{1} << 44;  // multiply-adds of one run: minutes, not days
+// The proof holds little more memory than the tables: for each task at most so many words of sets of complete ops,
+// beside some that every program may have.
+constexpr uint64_t kProofWordsPerTask = 3, kFreeProofWords = uint64_t{1} << 16;
+constexpr uint64_t kFreeNames = uint64_t{1} << 16;  // bytes of outputs' names beyond those of the strings
+constexpr uint32_t kMaxOpsPerCounter = 16;
 constexpr uint64_t kMaxParts = 64;  // of K
 
 [[noreturn]] void refuse(ie_status status, std::string message) { throw Refusal{status, std::move(message)}; }
@@ -385,15 +388,18 @@ class Proof {
       if (op.in_buffer == kNone) continue;
       const uint32_t pitch = p_.buffers[op.in_buffer].pitch;
       const uint32_t end = op.in_channels > pitch ? pitch : op.in_channel + op.in_channels;
-      if (!covered(op.in_buffer, op.in_channel, end, &sources_[i])) {
-        refuse_op(i, IE_PLAN_UNWRITTEN, "reads columns that no op writes");
-      }
+      sources_[i] = find_writers(op.in_buffer, op.in_channel, end);
+      require_op(!sources_[i].empty(), i, IE_PLAN_UNWRITTEN, "reads columns that no op writes");
     }
     is_output_.resize(p_.buffers.size());
+    uint64_t names = 0;
     for (const OutputRecord& output : p_.outputs) {
       require(output.reserved == 0, IE_PLAN_RESERVED, "a reserved field of an output is set");
       require(output.buffer < p_.buffers.size(), IE_PLAN_VALUE, "an output of a buffer that does not exist");
       require(text(output.name, output.name_bytes), IE_PLAN_TABLES, "an output's name leaves the strings");
+      // An engine copies them: many names of one long string would take memory that the file has not.
+      names += output.name_bytes;
+      require(names <= p_.strings.size() + kFreeNames, IE_PLAN_LIMIT, "the outputs' names are too long");
       const BufferRecord& buffer = p_.buffers[output.buffer];
       require(size(output.channels) && size(output.height) && size(output.width), IE_PLAN_VALUE,
               "an output's size is out of range");
@@ -401,25 +407,32 @@ class Proof {
               "an output's height and width do not make its buffer's rows");
       require(uint64_t{output.channel} + output.channels <= buffer.pitch, IE_PLAN_BOUNDS,
               "an output reads beyond its buffer's columns");
-      std::vector<uint32_t> ignored;
-      require(covered(output.buffer, output.channel, output.channel + output.channels, &ignored),
+      require(!find_writers(output.buffer, output.channel, output.channel + output.channels).empty(),
               IE_PLAN_UNWRITTEN, "an output has columns that no op writes");
       is_output_[output.buffer] = true;
     }
   }
 
-  // Whether ops write all of columns [begin, end) of a buffer; adds them to `found`.
-  bool covered(uint32_t buffer, uint64_t begin, uint64_t end, std::vector<uint32_t>* found) const {
-    for (uint32_t writer : writers_[buffer]) {
-      const OpRecord& op = p_.ops[writer];
+  // Of writers_ of some buffer: [begin, end).
+  struct Range {
+    uint32_t begin = 0, end = 0;
+    bool empty() const { return begin == end; }
+  };
+
+  // The ops that write columns [begin, end) of a buffer; empty unless they write all of them.
+  Range find_writers(uint32_t buffer, uint64_t begin, uint64_t end) const {
+    const std::vector<uint32_t>& list = writers_[buffer];
+    Range found;
+    for (uint32_t i = 0; i < list.size() && begin < end; ++i) {
+      const OpRecord& op = p_.ops[list[i]];
       const uint64_t from = op.out_channel, to = from + op.out_padded;
       if (to <= begin) continue;
-      if (from >= end) break;
-      if (from > begin) return false;
-      found->push_back(writer);
+      if (from > begin) return {};
+      if (found.empty()) found.begin = i;
+      found.end = i + 1;
       begin = to;
     }
-    return begin >= end;
+    return begin >= end ? found : Range{};
   }
 
   void launches() const {
@@ -472,7 +485,7 @@ class Proof {
     last_signal_.assign(p_.header.counter_count, 0);
     uint64_t waits = 0;
     size_t launch = 0;
-    for (uint64_t t = 0; t < p_.tasks.size(); ++t) {
+    for (uint32_t t = 0; t < p_.tasks.size(); ++t) {
       const TaskRecord& task = p_.tasks[t];
       while (t >= uint64_t{p_.launches[launch].first_task} + p_.launches[launch].task_count) ++launch;
       require_task(reserved_zero(task), t, IE_PLAN_RESERVED, "a reserved field is set");
@@ -566,37 +579,49 @@ class Proof {
     }
   }
 
-  // Rules 4 and 5.
-  void order() {
-    const uint64_t counters = p_.header.counter_count;
-    require(counters * words_ <= kMaxProofWords, IE_PLAN_WORK, "too many counters for so many ops");
-    std::vector<uint64_t> complete_at(counters * words_);  // per counter: ops complete when it is reached
-    struct Share {
-      uint32_t op;
-      uint64_t tasks;
-    };
-    std::vector<std::vector<Share>> shares(counters);  // per counter: how many tasks of which op signal it
+  // How many tasks of which op signal a counter. Those of counter c are list[first[c]] up to first[c + 1], or up to one
+  // without tasks.
+  struct Share {
+    uint32_t op, tasks;
+  };
+  struct Shares {
+    std::vector<uint32_t> first;
+    std::vector<Share> list;
+  };
+
+  Shares share_counters() const {
+    Shares shares{std::vector<uint32_t>(p_.header.counter_count + 1), {}};
+    for (uint32_t c = 0; c < p_.header.counter_count; ++c) {
+      shares.first[c + 1] = shares.first[c] + std::min(signals_[c], kMaxOpsPerCounter);
+    }
+    shares.list.resize(shares.first.back());
     for (uint64_t t = 0; t < p_.tasks.size(); ++t) {
       const TaskRecord& task = p_.tasks[t];
       if (task.op == kNone || task.signal == kNone) continue;
-      std::vector<Share>& list = shares[task.signal];
-      const auto found =
-          std::find_if(list.begin(), list.end(), [&](const Share& s) { return s.op == task.op; });
-      if (found != list.end()) {
-        ++found->tasks;
-        continue;
-      }
-      require_task(list.size() < kMaxOpsPerCounter, t, IE_PLAN_WORK, "too many ops signal its counter");
-      list.push_back({task.op, 1});
+      uint32_t s = shares.first[task.signal];
+      const uint32_t end = shares.first[task.signal + 1];
+      while (s < end && shares.list[s].tasks != 0 && shares.list[s].op != task.op) ++s;
+      require_task(s < end, t, IE_PLAN_WORK, "too many ops signal its counter");
+      shares.list[s].op = task.op;
+      ++shares.list[s].tasks;
     }
+    return shares;
+  }
 
-    constexpr uint64_t kNever = ~uint64_t{0};
-    std::vector<uint64_t> waited_by(counters, kNever);  // the last task that waited for it
-    std::vector<uint64_t> counted_by(p_.ops.size(), kNever), counted(p_.ops.size());
+  // Rules 4 and 5.
+  void order() {
+    const uint64_t counters = p_.header.counter_count;
+    require(counters * words_ <= kProofWordsPerTask * p_.tasks.size() + kFreeProofWords, IE_PLAN_WORK,
+            "too many counters for so many ops");
+    std::vector<uint64_t> complete_at(counters * words_);  // per counter: ops complete when it is reached
+    const Shares shares = share_counters();
+    std::vector<uint32_t> waited_by(counters, kNone);  // the last task that waited for it
+    std::vector<uint32_t> counted_by(p_.ops.size(), kNone);
+    std::vector<uint64_t> counted(p_.ops.size());
     OpSet launched(words_), complete(words_);
     uint64_t steps = 64 * (p_.tasks.size() + p_.waits.size()) + (uint64_t{1} << 16);
     size_t launch = 0;
-    for (uint64_t t = 0; t < p_.tasks.size(); ++t) {
+    for (uint32_t t = 0; t < p_.tasks.size(); ++t) {
       const TaskRecord& task = p_.tasks[t];
       if (t == uint64_t{p_.launches[launch].first_task} + p_.launches[launch].task_count) {
         ++launch;
@@ -615,7 +640,9 @@ class Proof {
         waited_by[wait.counter] = t;
         const uint64_t* at = &complete_at[wait.counter * words_];
         for (size_t i = 0; i < words_; ++i) complete.words[i] |= at[i];
-        for (const Share& share : shares[wait.counter]) {
+        for (uint32_t s = shares.first[wait.counter]; s < shares.first[wait.counter + 1]; ++s) {
+          const Share& share = shares.list[s];
+          if (share.tasks == 0) break;
           if (counted_by[share.op] != t) counted[share.op] = 0;
           counted_by[share.op] = t;
           counted[share.op] += share.tasks;
@@ -645,15 +672,16 @@ class Proof {
   }
 
   // Rule 5, reading: every tile that holds rows which the task reads is waited for.
-  void reads_are_done(uint64_t t, const TaskRecord& task, const OpSet& complete,
-                      const std::vector<uint64_t>& waited_by, uint64_t* steps) const {
+  void reads_are_done(uint32_t t, const TaskRecord& task, const OpSet& complete,
+                      const std::vector<uint32_t>& waited_by, uint64_t* steps) const {
     const OpRecord& op = p_.ops[task.op];
     if (op.in_buffer == kNone) return;
     const uint64_t last = std::min(uint64_t{task.row} + op.tile_rows, buffer_rows(op.out_buffer)) - 1;
     const uint64_t begin = line(op, task.row, 0) * op.in_w;
     const uint64_t end = (line(op, last, op.kernel_h - 1) + 1) * op.in_w;
-    for (uint32_t writer : sources_[task.op]) {
+    for (uint32_t source = sources_[task.op].begin; source < sources_[task.op].end; ++source) {
       require_task((*steps)-- > 0, t, IE_PLAN_WORK, "the proof takes too long");
+      const uint32_t writer = writers_[op.in_buffer][source];
       if (complete.has(writer)) continue;
       const OpTiles& tiles = tiles_[writer];
       const uint64_t tile_rows = p_.ops[writer].tile_rows;
@@ -679,10 +707,10 @@ class Proof {
   const size_t words_;  // of a set of ops
   uint64_t work_ = 0;
   std::vector<std::vector<uint32_t>> writers_;   // per buffer, by column
-  std::vector<std::vector<uint32_t>> sources_;   // per op: who writes what it reads
+  std::vector<Range> sources_;                   // per op: who writes what it reads
   std::vector<bool> is_output_;                  // per buffer
   std::vector<OpTiles> tiles_;                   // per op
-  std::vector<uint64_t> signals_, last_signal_;  // per counter: how many; the last task
+  std::vector<uint32_t> signals_, last_signal_;  // per counter: how many; the last task
   std::vector<OpSet> needed_;                    // per buffer: ops that must be complete before it is written
 };
 

@@ -29,7 +29,11 @@ struct V16 {
   }
   void store(float* p) const { memcpy(p, this, sizeof *this); }
   void store(float* p, uint32_t count) const { memcpy(p, this, count * sizeof(float)); }
-  V16 first(uint32_t count) const { return load(&quad[0][0], count); }
+  V16 first(uint32_t count) const {
+    V16 v = {};
+    memcpy(&v, this, count * sizeof(float));
+    return v;
+  }
 
   template <typename F>
   static V16 each(F f) {
