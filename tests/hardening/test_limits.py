@@ -1,4 +1,4 @@
-"""Limits that keep the loader's memory and time in proportion to the file; extremes.py has plans just inside of them."""
+"""Limits that keep the loader's memory and time in proportion to the file; extremes.py has plans just inside."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""The plan loader and the engine behind it, under the address and the undefined behaviour sanitiser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.hardening import build, commands, corpus
+from tests.hardening.commands import Failed
+from tests.loader import verdict
+
+pytestmark = pytest.mark.timeout(900)  # the first test builds the runtime
+
+
+def test_a_hundred_thousand_loads() -> None:
+    counts = commands.fuzz("loader", 100_000)
+    assert counts["executions"] == 100_000 + len(corpus.stored())
+    assert counts["accepted"] > 1000  # mended mutations reach the end of the proof
+
+
+def test_what_is_loaded_runs() -> None:
+    counts = commands.fuzz("run", 5_000)
+    assert counts["executions"] == 5_000 + len(corpus.stored())
+    assert counts["run"] > 200
+
+
+def test_every_prefix() -> None:
+    tiny = corpus.tiny()
+    counts = commands.damage("loader", "prefixes", tiny)
+    assert (counts["executions"], counts["accepted"]) == (1 + 2 * len(tiny), 1)  # itself alone
+
+
+def test_what_passes_with_a_flipped_bit_runs() -> None:
+    """The run of each such plan is compared with one of another number of threads and other garbage in memory."""
+    tiny = corpus.tiny()
+    counts = commands.damage("run", "flips", tiny)
+    assert counts["executions"] == 1 + 2 * 8 * len(tiny)
+    assert counts["accepted"] > 8 * 1000  # the weights' own bits at least
+
+
+def test_memory_for_plans_that_ask_for_much() -> None:
+    counts = commands.extremes()
+    assert counts["executions"] == counts["accepted"] == len(commands.EXTREMES)
+
+
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [(1, "heap-buffer-overflow"), (2, "bytes held"), (3, " s for an input"), (4, "signed integer overflow")],
+)
+def test_a_planted_error_is_found(length: int, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(bytes(length))
+    program = build.fuzz_target("planted", build.Kind("address"))
+    with pytest.raises(Failed, match=said):
+        commands.run([program, path], tmp_path)
+    assert (tmp_path / "finding").read_bytes() == bytes(length)
+
+
+def test_the_corpus_is_what_its_script_makes() -> None:
+    stored = corpus.stored()
+    assert {name: plan for name, plan in stored.items() if not name.startswith("found-")} == corpus.seeds()
+    assert all(verdict(plan) == "IE_OK" for name, plan in stored.items() if not name.startswith("found-"))
