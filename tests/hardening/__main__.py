@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.hardening import commands, corpus, damage, importers
@@ -50,8 +51,9 @@ def _soak(arguments: argparse.Namespace) -> None:
 
 def _importers(arguments: argparse.Namespace) -> None:
     executions = arguments.executions or (100_000 if arguments.night else 300)
+    guided = arguments.night and importlib.util.find_spec("atheris") is not None
     for kind in importers.KINDS:
-        print(f"{kind}: {importers.fuzz(kind, executions, arguments.seed)}", flush=True)
+        print(f"{kind}: {importers.fuzz(kind, executions, arguments.seed, guided=guided)}", flush=True)
 
 
 def _coverage(arguments: argparse.Namespace) -> None:
@@ -80,7 +82,7 @@ COMMANDS: Mapping[str, tuple[Callable[[argparse.Namespace], object], str]] = {
 }
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools/hardening", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, what) in COMMANDS.items():
@@ -90,7 +92,7 @@ def main() -> int:
         command.add_argument("--executions", type=int, default=0, help="other than short or night")
         command.add_argument("--seconds", type=int, default=0, help="of a long soak")
         command.add_argument("--take", default="", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     try:
         COMMANDS[arguments.command][0](arguments)
     except commands.Failed as finding:

@@ -58,7 +58,7 @@ def clang() -> str | None:
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder, "empty.cpp")
                 source.write_text('extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }\n')
-                command = [name, "-fsanitize=fuzzer,address", source, "-o", source.with_suffix("")]
+                command = [name, "-fsanitize=fuzzer,address", str(source), "-o", str(source.with_suffix(""))]
                 if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                     return name
     return None

@@ -2,13 +2,15 @@
 //
 //   TARGET -runs=N [-seed=N] [-max_len=N] FILE...   every file as it is, then N mutations of them (chains of up to 8)
 //   TARGET -prefixes FILE...     every prefix of every file, as it is and under a mended hash
-//   TARGET -flips FILE...        every file with each of its bits flipped, as it is and under a mended hash
+//   TARGET -flips FILE...        every file with each of its bits flipped (of the weights some), as it is and under a
+//                                mended hash; the files are plans
 //
 // What it runs is said by the target's own summary at the end. An input that ends the process is left in ./finding.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "plan_parts.h"
@@ -25,6 +27,8 @@ void __sanitizer_set_death_callback(void (*callback)());
 namespace {
 
 using hardening::Bytes;
+
+constexpr size_t kWeightBits = 37;  // of the weights, every so many
 
 uint64_t state = 1;
 uint32_t random_below(uint64_t n) {
@@ -73,8 +77,23 @@ void prefixes(const Bytes& file) {
   }
 }
 
+// Where the weights lie, of which every bit is as good as any.
+std::pair<size_t, size_t> weights(const Bytes& file) {
+  ie::FileHeader header;
+  std::memcpy(&header, file.data(), sizeof header);
+  for (uint32_t i = 0; i < header.section_count; ++i) {
+    ie::SectionRecord section;
+    std::memcpy(&section, file.data() + sizeof header + i * sizeof section, sizeof section);
+    if (section.kind == uint32_t(ie::Section::kWeights))
+      return {section.offset, section.offset + section.bytes};
+  }
+  return {0, 0};
+}
+
 void flips(Bytes file) {
+  const auto [begin, end] = weights(file);
   for (size_t bit = 0; bit < 8 * file.size(); ++bit) {
+    if (bit / 8 >= begin && bit / 8 < end && bit % kWeightBits != 0) continue;
     file[bit / 8] ^= uint8_t(1u << bit % 8);
     execute(file);
     Bytes mended = file;
