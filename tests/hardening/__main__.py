@@ -17,7 +17,9 @@ _NIGHT = {"loader": 10_000_000, "run": 1_000_000}
 def _fuzz(target: str) -> Callable[[argparse.Namespace], object]:
     def run(arguments: argparse.Namespace) -> object:
         executions = arguments.executions or (_NIGHT if arguments.night else _SHORT)[target]
-        return commands.fuzz(target, executions, quick=not arguments.night, seed=arguments.seed)
+        return commands.fuzz(
+            target, executions, quick=not arguments.night, seed=arguments.seed, seconds=arguments.seconds
+        )
 
     return run
 
@@ -46,7 +48,7 @@ def _soak(arguments: argparse.Namespace) -> None:
     plan = corpus.compiled(1)
     cycles, seconds, threads = (10_000, arguments.seconds or 1800, 64) if arguments.night else (300, 6, 8)
     commands.check_soak(commands.c_program("soak", "cycles", cycles, plan=plan))
-    commands.check_soak(commands.c_program("soak", "run", seconds, threads, plan=plan))
+    commands.check_soak(commands.c_program("soak", "run", seconds, threads, arguments.pause, plan=plan))
 
 
 def _importers(arguments: argparse.Namespace) -> None:
@@ -90,7 +92,10 @@ def main(given: Sequence[str] | None = None) -> int:
         command.add_argument("--night", action="store_true", help="the long settings")
         command.add_argument("--seed", type=int, default=1)
         command.add_argument("--executions", type=int, default=0, help="other than short or night")
-        command.add_argument("--seconds", type=int, default=0, help="of a long soak")
+        command.add_argument(
+            "--seconds", type=int, default=0, help="of a long soak, or of fuzzing by libFuzzer at most"
+        )
+        command.add_argument("--pause", type=int, default=0, help="of each thread between runs of a soak, ms")
         command.add_argument("--take", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args(given)
     try:

@@ -20,7 +20,7 @@ FINDINGS = HERE.parents[1] / "build" / "findings"  # inputs that ended a target
 MIB = 2**20
 _SANITISERS = {
     "ASAN_OPTIONS": "detect_stack_use_after_return=0:malloc_context_size=4:quarantine_size_mb=32:handle_abort=1",
-    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
     "TSAN_OPTIONS": "halt_on_error=1",
 }
 _WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wno-missing-field-initializers"]
@@ -59,8 +59,13 @@ def _summary(output: str, name: str) -> dict[str, float]:
     return counts | ({"excess": float(most[1]), "seconds": float(most[2])} if most else {})
 
 
-def fuzz(target: str, executions: int, *, quick: bool = True, seed: int = 1) -> dict[str, float]:
-    """Runs the target ("loader" or "run") on the corpus and that many mutations of it."""
+def fuzz(
+    target: str, executions: int, *, quick: bool = True, seed: int = 1, seconds: int = 0
+) -> dict[str, float]:
+    """Runs the target ("loader" or "run") on the corpus and that many mutations of it, for ``seconds`` at most.
+
+    Long runs are libFuzzer's where there is one; their corpus grows in build/ and serves the next run.
+    """
     kind = Kind("address", quick)
     program = build.fuzz_target(target, kind)
     if not kind.fuzzer:
@@ -77,7 +82,7 @@ def fuzz(target: str, executions: int, *, quick: bool = True, seed: int = 1) -> 
         f"-seed={seed}",
         "-max_len=12288",
         "-timeout=60",
-        "-print_final_stats=1",
+        f"-max_total_time={seconds}",
     ]
     output = run([program, *options, f"-artifact_prefix={FINDINGS}/", grown])
     return _summary(output, target)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hardening import commands, corpus
+from tests.hardening import build, commands, corpus
+from tests.hardening.commands import Failed
 
 pytestmark = pytest.mark.timeout(900)  # the first test builds the runtime
 
@@ -14,3 +15,9 @@ def test_shared_engines_and_private_contexts(plan: str) -> None:
     content = corpus.compiled(2) if plan == "compiled" else corpus.stored()["parts"]
     said = commands.threads(8, 1500, content)
     assert said.startswith("threads: 8, inferences: 1500, contexts: ")
+
+
+def test_a_race_would_be_reported() -> None:
+    program = build.build("race", ["programs/race.cpp"], build.Kind("thread"))
+    with pytest.raises(Failed, match="data race"):
+        commands.run([program])

@@ -1,7 +1,8 @@
 /* Runs for long, and says what has grown.
  *
  *   soak cycles N PLAN                  N times: load, make a context, run, free
- *   soak run SECONDS THREADS PLAN       THREADS threads run; one sample a second from 1/6 of the time on
+ *   soak run SECONDS THREADS PAUSE PLAN
+ *       THREADS threads run, PAUSE milliseconds between two runs; one sample a second from 1/6 of the time on
  *
  * Prints one line: resident memory's growth in bytes and, for runs, its slope in bytes an hour (least squares), threads
  * and descriptors at the beginning and at the end, inferences. Every result must be the first one's bits. */
@@ -100,6 +101,7 @@ static void cycles(long count) {
 
 static atomic_long inferences;
 static atomic_int stop;
+static useconds_t pause_us;
 
 static void* serve(void* engine) {
   ie_context* context = make_context(engine, 1);
@@ -109,6 +111,7 @@ static void* serve(void* engine) {
     run(context, image, result);
     check(result);
     ++inferences;
+    if (pause_us != 0) usleep(pause_us);
   } while (!stop);
   free(result);
   ie_context_free(context);
@@ -160,6 +163,8 @@ int main(int argc, char** argv) {
   if (strcmp(argv[1], "cycles") == 0) {
     cycles(atol(argv[2]));
   } else {
+    if (argc != 6) return 2;
+    pause_us = (useconds_t)atoi(argv[4]) * 1000;
     soak(atoi(argv[2]), atoi(argv[3]));
   }
   free(image);
