@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def _damage(arguments: argparse.Namespace) -> None:
     for mode in ("prefixes", "flips"):
         commands.damage("loader", mode, tiny)
         commands.damage("run", mode, tiny)
+    found = Counter(damage.judge_flip(tiny, bit) for bit in range(8 * len(tiny)))
+    print(f"tiny plan, judged: {dict(sorted(found.items()))}", flush=True)
     flips = 10_000 if arguments.night else 100
     print(f"GoogLeNet: {damage.googlenet(flips, arguments.seed)}")
 

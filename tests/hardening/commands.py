@@ -177,7 +177,7 @@ def coverage(executions: int) -> dict[str, float]:
             (counts,) = objects.glob(f"runtime-{source}-*.gcda")
             shutil.copy(counts, folder)
             shutil.copy(counts.with_suffix(".gcno"), folder)
-            report = run(["gcov", "--relative-only", counts.name], Path(folder))
+            report = run(["gcov", counts.name], Path(folder))
             share = re.search(rf"File '[^']*/{source}\.cpp'\nLines executed:([\d.]+)%", report)
             assert share, report
             found[source] = float(share[1])

@@ -12,15 +12,16 @@ from tests.plans import PROGRAM, WEIGHTS, plan_file, read_sections, small_progra
 
 
 def test_every_flipped_bit_of_a_tiny_plan() -> None:
+    """Of those that are accepted every third is proven harmless, for time's sake: tools/hardening damage proves all."""
     tiny = corpus.tiny()
-    found = Counter(damage.judge_flip(tiny, bit) for bit in range(8 * len(tiny)))
+    found = Counter(damage.judge_flip(tiny, bit, prove=bit % 3 == 0) for bit in range(8 * len(tiny)))
     weights = next(size for kind, _, size in read_sections(tiny) if kind == WEIGHTS)
     assert found["values"] >= 8 * weights
     assert found["refused"] > found["proven"] > 0
 
 
 def test_a_whole_googlenet() -> None:
-    assert damage.googlenet(30, seed=0).startswith("8 cuts, 30 flips: {")
+    assert damage.googlenet(16, seed=0).startswith("8 cuts, 16 flips: {")
 
 
 def test_a_plan_that_is_accepted_and_wrong_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

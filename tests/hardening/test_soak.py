@@ -15,7 +15,7 @@ def test_cycles_of_loading_and_freeing() -> None:
 
 
 def test_many_threads_for_a_while() -> None:
-    said = commands.c_program("soak", "run", 4, 16, 1, plan=corpus.compiled(1))
+    said = commands.c_program("soak", "run", 3, 16, 2, plan=corpus.compiled(1))
     assert int(said.rsplit(" ", 1)[1]) > 100
     commands.check_soak(said)
 
