@@ -45,7 +45,8 @@ void JsonReader::string(std::string* text) {
     if (sign == '\\') {
       escape(text);
     } else if (sign < 0x80) {
-      text->push_back(*next_++);
+      if (text != nullptr) text->push_back(*next_);
+      ++next_;
     } else {
       utf8(text);
     }
@@ -70,7 +71,7 @@ void JsonReader::escape(std::string* text) {
   const char name = *next_++;
   const size_t known = kNames.find(name);
   if (known != std::string_view::npos) {
-    text->push_back(kMeanings[known]);
+    if (text != nullptr) text->push_back(kMeanings[known]);
     return;
   }
   if (name != 'u') throw Malformed{"a known escape"};
@@ -86,7 +87,7 @@ void JsonReader::escape(std::string* text) {
       next_ = behind;
     }
   }
-  append(text, point >= 0xD800 && point < 0xE000 ? kReplacement : point);
+  if (text != nullptr) append(text, point >= 0xD800 && point < 0xE000 ? kReplacement : point);
 }
 
 // A character of two to four bytes, in its shortest form and no surrogate.
@@ -106,7 +107,7 @@ void JsonReader::utf8(std::string* text) {
   const unsigned least = more == 1 ? 0x80 : more == 2 ? 0x800 : 0x10000;
   if (point < least || point > 0x10FFFF || (point >= 0xD800 && point < 0xE000))
     throw Malformed{"valid UTF-8"};
-  text->append(next_, size_t(more) + 1);
+  if (text != nullptr) text->append(next_, size_t(more) + 1);
   next_ += more + 1;
 }
 
@@ -154,11 +155,9 @@ void JsonReader::skip() {
     case '[':
       array([this] { skip(); });
       break;
-    case '"': {
-      std::string ignored;
-      string(&ignored);
+    case '"':
+      string(nullptr);
       break;
-    }
     case 't':
     case 'f':
     case 'n':

@@ -20,7 +20,7 @@ class JsonReader {
   void object(Member member);
   template <typename Value>
   void array(Value value);
-  // Appends the string's UTF-8.
+  // Appends the string's UTF-8; null: to nothing.
   void string(std::string* text);
   // Of a number as it is written.
   std::string_view number();

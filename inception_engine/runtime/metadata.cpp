@@ -72,11 +72,12 @@ class DescriptionReader {
   }
 
  private:
-  // Room is made for no more names than the text can hold.
+  // Room is made once, for no more than the text can hold: growing would take twice as much for a while.
   void read_labels() {
     Labels& labels = made_.labels;
     labels = {};
     labels.begin.reserve(std::min<size_t>(classes_, json_bytes_ / 3));
+    labels.text.reserve(json_bytes_);
     json_.array([&] {
       if (labels.begin.size() == classes_)
         refuse("more labels than " + std::to_string(classes_) + " classes");
@@ -84,6 +85,8 @@ class DescriptionReader {
       json_.string(&labels.text);
       labels.text.push_back('\0');
     });
+    labels.begin.shrink_to_fit();
+    labels.text.shrink_to_fit();
   }
 
   void read_field(const std::string& field) {

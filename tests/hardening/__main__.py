@@ -77,7 +77,10 @@ COMMANDS: Mapping[str, tuple[Callable[[argparse.Namespace], object], str]] = {
     "loader": (_fuzz("loader"), "fuzzes the plan loader"),
     "run": (_fuzz("run"), "fuzzes loading and running, under right hashes"),
     "damage": (_damage, "cuts a plan everywhere, and flips its bits"),
-    "extremes": (lambda a: commands.extremes(quick=not a.night), "plans that ask for much of the loader"),
+    "extremes": (
+        lambda a: commands.load_extremes(quick=not a.night),
+        "plans that ask for much of the loader",
+    ),
     "faults": (_faults, "memory, threads and files that fail at the n-th call, for every n"),
     "threads": (_threads, "shared engines and private contexts under ThreadSanitizer"),
     "soak": (_soak, "loads, runs and frees for long: nothing grows, no result changes"),

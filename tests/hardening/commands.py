@@ -13,8 +13,7 @@ from pathlib import Path
 from inception_engine import binding
 from tests.hardening import build, corpus
 from tests.hardening.build import HERE, RUNTIME, Kind
-from tests.hardening.extremes import EXTREMES
-from tests.plans import plan_file
+from tests.hardening.extremes import extremes
 
 FINDINGS = HERE.parents[1] / "build" / "findings"  # inputs that ended a target
 MIB = 2**20
@@ -100,13 +99,13 @@ def damage(target: str, mode: str, plan: bytes, *, quick: bool = True) -> dict[s
         return _summary(run([program, f"-{mode}", path], Path(folder)), target)
 
 
-def extremes(*, quick: bool = True) -> dict[str, float]:
+def load_extremes(*, quick: bool = True) -> dict[str, float]:
     """The loader's memory for plans that ask for much of it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for make in EXTREMES:
-            paths.append(Path(folder, make.__name__))
-            paths[-1].write_bytes(plan_file(make()))
+        for name, plan in extremes().items():
+            paths.append(Path(folder, name))
+            paths[-1].write_bytes(plan)
         program = build.fuzz_target("loader", Kind("address", quick))
         return _summary(run([program, *paths], Path(folder)), "loader")
 

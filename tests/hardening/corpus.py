@@ -22,7 +22,7 @@ from tests.random_plans import random_program
 
 CORPUS = Path(__file__).parent / "corpus.zip"
 _MOST_BYTES = 8192  # of one plan
-_TARGETS = (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "fp16"), ("cuda", "bf16"))
+_TARGETS = (("cpu", "fp32"), ("cpu", "bf16"), ("cuda", "fp32"), ("cuda", "fp16"), ("cuda", "bf16"))
 _FOUND = "found-"
 
 

@@ -20,6 +20,7 @@ from tests.plans import (
     Program,
     Record,
     buffer_bytes,
+    plan_file,
     tile_grid,
 )
 
@@ -163,7 +164,29 @@ def many_counters(count: int) -> Program:
     return program.count()
 
 
-EXTREMES: tuple[Maker, ...] = (
+def _classifier(classes: int, metadata: bytes) -> bytes:
+    build = Builder((classes, 1, 1))
+    image = build.buffer(1, classes)
+    build.op(INPUT, NONE, image)
+    build.output(image, 1, 1)
+    return plan_file(_scheduled(_arranged(build), _previous), metadata=metadata)
+
+
+def many_labels() -> bytes:
+    """Names of classes as short as they can be."""
+    return _classifier(30_000, b'{"labels":[' + b",".join([b'""'] * 30_000) + b"]}")
+
+
+def long_texts() -> bytes:
+    """A long key, a long name, and labels that are as long together."""
+    text = b"n" * 2**17
+    labels = b",".join([b'"' + text[: 2**16] + b'"'] * 2)
+    return _classifier(
+        2, b'{"labels":[' + labels + b'],"name":"' + text + b'","' + text + b'":"' + text + b'"}'
+    )
+
+
+_PROGRAMS: tuple[Maker, ...] = (
     many_ops,
     many_writers,
     many_outputs,
@@ -172,3 +195,10 @@ EXTREMES: tuple[Maker, ...] = (
     many_launches,
     many_readers,
 )
+_FILES = (many_labels, long_texts)
+
+
+def extremes() -> dict[str, bytes]:
+    """The files, by what there is much of."""
+    files = {make.__name__: plan_file(make()) for make in _PROGRAMS}
+    return files | {make.__name__: make() for make in _FILES}

@@ -23,6 +23,6 @@ def test_a_finding_is_status_1_and_its_lines(
     def fail(*_: object, **__: object) -> None:
         raise commands.Failed("target ended with 1\nfinding: two runs differ")
 
-    monkeypatch.setattr(commands, "extremes", fail)
+    monkeypatch.setattr(commands, "load_extremes", fail)
     assert main(["extremes"]) == 1
     assert capsys.readouterr().err.endswith("target ended with 1\nfinding: two runs differ\n")

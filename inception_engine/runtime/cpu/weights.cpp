@@ -80,41 +80,44 @@ size_t elements(const Program& program, const OpRecord& op) {
 }  // namespace
 
 void Weights::make() {
-  std::call_once(made_, [this] {
-    std::map<Key, std::pair<const Program*, const OpRecord*>> ops;
-    for (const Program* program : programs_) {
-      const bool half = program->header.dtype != uint32_t(Dtype::kFloat32);
-      for (const OpRecord& op : program->ops) {
-        if (op.kind != uint32_t(OpKind::kConv) || !(half || op.flags & kWinograd)) continue;
-        ops.emplace(key(*program, op), std::make_pair(program, &op));
-      }
+  // Not std::call_once: what is thrown in it passes through the C library, whose unwinder is another one than the library's
+  // own where that is linked in, and then ends the process.
+  const std::lock_guard<std::mutex> lock(making_);
+  if (made_) return;
+  std::map<Key, std::pair<const Program*, const OpRecord*>> ops;
+  for (const Program* program : programs_) {
+    const bool half = program->header.dtype != uint32_t(Dtype::kFloat32);
+    for (const OpRecord& op : program->ops) {
+      if (op.kind != uint32_t(OpKind::kConv) || !(half || op.flags & kWinograd)) continue;
+      ops.emplace(key(*program, op), std::make_pair(program, &op));
     }
-    std::map<Key, size_t> places;
-    size_t floats = 0;
-    for (const auto& [place, found] : ops) {
-      const auto& [program, op] = found;
-      const size_t count = elements(*program, *op), taps = op->kernel_h * op->kernel_w;
-      places[place] = floats;  // in whole panels, so aligned
-      floats += op->flags & kWinograd ? count / taps * kWinogradPatch * kWinogradPatch : count;
+  }
+  std::map<Key, size_t> places;
+  size_t floats = 0;
+  for (const auto& [place, found] : ops) {
+    const auto& [program, op] = found;
+    const size_t count = elements(*program, *op), taps = op->kernel_h * op->kernel_w;
+    places[place] = floats;  // in whole panels, so aligned
+    floats += op->flags & kWinograd ? count / taps * kWinogradPatch * kWinogradPatch : count;
+  }
+  Memory memory = allocate(allocator_, floats * sizeof(float));
+  std::vector<float> windows;
+  for (const auto& [place, found] : ops) {
+    const auto& [program, op] = found;
+    const size_t count = elements(*program, *op);
+    const std::byte* from = section_ + op->weight_offset;
+    float* to = reinterpret_cast<float*>(memory.get()) + places[place];
+    if (op->flags & kWinograd) {
+      windows.resize(count);
+      widen(from, program->header.dtype, count, windows.data());
+      windows_to_points(*op, windows, to);
+    } else {
+      widen(from, program->header.dtype, count, to);
     }
-    Memory memory = allocate(allocator_, floats * sizeof(float));
-    std::vector<float> windows;
-    for (const auto& [place, found] : ops) {
-      const auto& [program, op] = found;
-      const size_t count = elements(*program, *op);
-      const std::byte* from = section_ + op->weight_offset;
-      float* to = reinterpret_cast<float*>(memory.get()) + places[place];
-      if (op->flags & kWinograd) {
-        windows.resize(count);
-        widen(from, program->header.dtype, count, windows.data());
-        windows_to_points(*op, windows, to);
-      } else {
-        widen(from, program->header.dtype, count, to);
-      }
-    }
-    memory_ = std::move(memory);
-    places_ = std::move(places);
-  });
+  }
+  memory_ = std::move(memory);
+  places_ = std::move(places);
+  made_ = true;
 }
 
 const float* Weights::of(const Program& program, const OpRecord& op) const {

@@ -41,7 +41,8 @@ class Weights {
   const std::vector<const Program*> programs_;
   const std::byte* const section_;
   const Allocator allocator_;
-  std::once_flag made_;
+  std::mutex making_;
+  bool made_ = false;
   std::map<Key, size_t> places_;  // in floats; without those that are read from the section itself
   Memory memory_;
 };

@@ -82,6 +82,30 @@ Outputs run(ie_engine* engine, const Case& chosen) {
   return results;
 }
 
+// What an engine says of its network, whatever the plan's text made of it; and a picture, if that is little work.
+void describe(const ie_engine* engine, const ie_engine_info& info) {
+  size_t bytes = 0;
+  const char* metadata = ie_engine_metadata(engine, &bytes);
+  const std::vector<char> copy(metadata, metadata + bytes);
+  if (std::strlen(info.name) > bytes) finding("a name longer than the text");
+  for (uint32_t i = 0; i <= info.labels; ++i) {
+    if (std::strlen(ie_engine_label(engine, i)) > bytes) finding("a label longer than the text");
+  }
+  ie_preprocess_info how{};
+  how.struct_size = sizeof how;
+  if (ie_engine_preprocess(engine, &how) != IE_OK || how.channels == 0) finding("no preprocessing");
+  for (uint32_t i = 0; i < how.channels; ++i) {
+    if (!std::isfinite(how.mean[i]) || !std::isfinite(how.std[i])) finding("a mean that is not finite");
+  }
+  const uint64_t values = uint64_t{info.channels} * info.height * info.width;
+  if (how.resize > 64 || values > 4096) return;
+  const uint8_t decoded[5 * 7 * 4] = {1, 2, 3, 200};
+  const ie_picture picture = {sizeof picture, 5, 7, uint32_t(bytes % 4 + 1), uint32_t(bytes % 9), decoded, 0};
+  const auto pixels = std::make_unique<uint8_t[]>(values);
+  const ie_status status = ie_preprocess(engine, &picture, pixels.get(), nullptr);
+  if (status != IE_OK && status != IE_ERROR_ARGUMENT) finding("a picture that is not prepared");
+}
+
 void compare(ie_engine* engine, uint32_t batch, const Outputs& one, const Outputs& two) {
   for (uint32_t i = 0; i < one.size(); ++i) {
     ie_output_info shape{};
@@ -124,6 +148,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   ie_engine_info info{};
   info.struct_size = sizeof info;
   ie_engine_describe(engine, &info);
+  describe(engine, info);
   if (info.arena_bytes <= kMostArena && small(data, bytes)) {
     const uint64_t choice = ie::xxh64(reinterpret_cast<const std::byte*>(data), bytes);
     Case chosen{};

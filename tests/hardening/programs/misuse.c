@@ -1,6 +1,7 @@
 /* Every function with NULL, structures of every size, plans of other versions, calls in the wrong order: a status and a
  * line, or an empty answer, never a crash. Argument: a plan. Prints nothing when all is well. */
 #include <inception_engine.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@ static void expect(int line, int holds, ie_status got) {
 static char plan[1 << 22];
 static size_t plan_bytes;
 static float image[1 << 16], result[1 << 16];
+static uint8_t pixels[1 << 16], decoded[64];
 
 /* A structure of `size` bytes at the end of its own memory, the rest of it unreadable for a sanitiser or a lucky guard. */
 static void* sized(const void* from, size_t whole, size_t size) {
@@ -55,12 +57,16 @@ static void nulls(void) {
   size_t bytes = 9;
   HOLDS(ie_engine_metadata(NULL, &bytes)[0] == '\0' && bytes == 0);
   HOLDS(ie_engine_metadata(NULL, NULL) != NULL);
+  HOLDS(ie_engine_label(NULL, 0)[0] == '\0');
+  EXPECT(ie_engine_preprocess(NULL, NULL), IE_ERROR_ARGUMENT);
+  EXPECT(ie_preprocess(NULL, NULL, NULL, NULL), IE_ERROR_ARGUMENT);
   EXPECT(ie_context_create(NULL, NULL, NULL, NULL), IE_ERROR_ARGUMENT);
   EXPECT(ie_context_create(NULL, NULL, &context, NULL), IE_ERROR_ARGUMENT);
   ie_context_free(NULL);
   EXPECT(ie_run(NULL, NULL, NULL, 0), IE_ERROR_ARGUMENT);
   EXPECT(ie_enqueue(NULL, NULL, NULL, 0, NULL), IE_ERROR_ARGUMENT);
   EXPECT(ie_context_check(NULL), IE_ERROR_ARGUMENT);
+  EXPECT(ie_context_trace(NULL, NULL, 0), IE_ERROR_ARGUMENT);
   HOLDS(ie_context_message(NULL)[0] == '\0');
   HOLDS(ie_version()[0] != '\0' && ie_abi_version() == IE_ABI_VERSION && ie_cpu_isa() >= IE_ISA_PORTABLE);
   for (int status = -2; status < 100; ++status) HOLDS(ie_status_name((ie_status)status)[0] != '\0');
@@ -72,6 +78,8 @@ static void sizes(ie_engine* engine, ie_context* context) {
   const ie_context_options context_options = {sizeof context_options, 1, IE_ISA_AUTO, 0, 0};
   const ie_engine_info info = {sizeof info};
   const ie_output_info output_info = {sizeof output_info};
+  const ie_preprocess_info preprocess_info = {sizeof preprocess_info};
+  const ie_picture picture = {sizeof picture, 4, 4, 3, 0, decoded, 0};
   const ie_input input = {sizeof input, IE_FLOAT32_NCHW, 1, image};
   const ie_output output = {sizeof output, 0, result};
   for (size_t size = 0; size < 160; ++size) {
@@ -94,6 +102,16 @@ static void sizes(ie_engine* engine, ie_context* context) {
     memory = sized(&output_info, sizeof output_info, size);
     EXPECT(ie_engine_output(engine, 0, memory), wanted);
     free(memory);
+    memory = sized(&preprocess_info, sizeof preprocess_info, size);
+    EXPECT(ie_engine_preprocess(engine, memory), wanted);
+    free(memory);
+    if (size > offsetof(ie_picture, data) && size < offsetof(ie_picture, stride))
+      continue; /* half a pointer */
+    memory = sized(&picture, sizeof picture, size);
+    EXPECT(ie_preprocess(engine, memory, pixels, NULL),
+           size >= offsetof(ie_picture, stride) ? IE_OK : IE_ERROR_ARGUMENT);
+    free(memory);
+
     memory = sized(&input, sizeof input, size);
     EXPECT(ie_run(context, memory, &output, 1), size == sizeof input ? IE_OK : IE_ERROR_ARGUMENT);
     free(memory);
@@ -101,6 +119,33 @@ static void sizes(ie_engine* engine, ie_context* context) {
     EXPECT(ie_run(context, &input, memory, 1), size == sizeof output ? IE_OK : IE_ERROR_ARGUMENT);
     free(memory);
   }
+}
+
+static void pictures(ie_engine* engine) {
+  ie_picture picture = {sizeof picture, 4, 4, 3, 0, decoded, 0};
+  EXPECT(ie_preprocess(engine, &picture, NULL, NULL), IE_ERROR_ARGUMENT);
+  EXPECT(ie_preprocess(engine, NULL, pixels, NULL), IE_ERROR_ARGUMENT);
+  EXPECT(ie_preprocess(NULL, &picture, pixels, NULL), IE_ERROR_ARGUMENT);
+  picture.data = NULL;
+  EXPECT(ie_preprocess(engine, &picture, pixels, NULL), IE_ERROR_ARGUMENT);
+  picture.data = decoded;
+  for (uint32_t channels = 0; channels < 6; ++channels) {
+    picture.channels = channels;
+    const int known = channels >= 1 && channels <= 4;
+    EXPECT(ie_preprocess(engine, &picture, pixels, NULL), known ? IE_OK : IE_ERROR_ARGUMENT);
+  }
+  picture.channels = 3;
+  for (uint32_t orientation = 0; orientation < 10; ++orientation) {
+    picture.orientation = orientation;
+    EXPECT(ie_preprocess(engine, &picture, pixels, NULL), orientation <= 8 ? IE_OK : IE_ERROR_ARGUMENT);
+  }
+  picture.orientation = 0, picture.stride = 11; /* shorter than a row */
+  EXPECT(ie_preprocess(engine, &picture, pixels, NULL), IE_ERROR_ARGUMENT);
+  picture.stride = 0, picture.width = 0;
+  EXPECT(ie_preprocess(engine, &picture, pixels, NULL), IE_ERROR_ARGUMENT);
+  picture.width = 0xFFFFFFFFu, picture.height = 0xFFFFFFFFu;
+  EXPECT(ie_preprocess(engine, &picture, pixels, NULL), IE_ERROR_ARGUMENT);
+  HOLDS(ie_engine_label(engine, 0xFFFFFFFFu)[0] == '\0');
 }
 
 static void versions(void) {
@@ -160,6 +205,7 @@ int main(int argc, char** argv) {
   EXPECT(ie_engine_describe(engine, NULL), IE_ERROR_ARGUMENT);
   EXPECT(ie_engine_output(engine, 0, NULL), IE_ERROR_ARGUMENT);
   sizes(engine, context);
+  pictures(engine);
   ie_context_free(context);
   ie_engine_free(engine);
   versions();
