@@ -157,7 +157,7 @@ def check(points: int, inside: int, seed: int, folder: Path) -> list[Point]:
     assert expected[0][0] == expected[1][0] and expected[0][2] == expected[1][2]
     found: list[Point] = []
     while len(found) < points:
-        shutil.rmtree(run)
+        shutil.rmtree(run, ignore_errors=True)  # not there, where nothing was trained
         which = len(found) % len(WORKERS)
         place = PLACES[len(found) % len(PLACES)] if len(found) < inside else None
         if place is not None:
@@ -223,7 +223,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path, metavar="FILE", help="write what was found, as JSON")
     options = parser.parse_args()
-    where = {**environment([]), "command": " ".join(["tools/train-kills", *sys.argv[1:]])}
+    choice = f"--points {options.points} --inside {options.inside} --seed {options.seed}"
+    where = {**environment([]), "command": f"tools/train-kills {choice}"}
     with tempfile.TemporaryDirectory() as folder:
         found = check(options.points, options.inside, options.seed, Path(folder))
     document = record(found, where)
