@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import loader as loader_benchmark
 from inception_engine.cli import main
 from inception_engine.network import Network
 from inception_engine.train import logs, preview
+from inception_engine.train.config import Config
+from tests.train.conftest import TINY
 
 pytest.importorskip("torch")
 
@@ -93,6 +96,29 @@ def test_the_loader_alone(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         out,
     )
     assert {path.name for path in tmp_path.iterdir()} == {"pictures"}
+
+
+def test_the_loader_beside_the_trainer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command behind benchmarks/loader.md, on a training of a second."""
+
+    def small(folder: Path, photographs: int) -> list[loader_benchmark.Case]:
+        data = str(loader_benchmark.photos(folder, photographs))
+        keys = {**TINY, "data": data, "average": "none", "epochs": 1, "log_every": 1}
+        return [loader_benchmark.Case(name="small", config=Config(**keys))]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loader_benchmark, "cases", small)
+    assert loader_benchmark.main(["--rounds", "1", "--photos", "40"]) == 0
+    out = capsys.readouterr().out
+    row = re.search(
+        r"^\| small \| none.* \| ([\d.]+) \[([\d.]+)\.\.([\d.]+)\] \| (\d+) % \|$", out, re.MULTILINE
+    )
+    assert row is not None
+    median, low, high, waiting = map(float, row.groups())
+    assert 0 < low <= median <= high and 0 <= waiting <= 100
+    assert loader_benchmark.main(["--rounds", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_mistakes_are_a_line(run, folder: Path, tmp_path: Path) -> None:
