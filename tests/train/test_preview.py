@@ -192,6 +192,11 @@ def test_the_script_of_the_digits_puts_what_it_trained_in_place(train_digits, tm
     for without_training, status in ((["--help"], 0), (["--epochs", "0"], 2)):
         assert train_digits(*without_training).returncode == status
         assert not (tmp_path / "model").exists()
+    earlier = tmp_path / "runs/digits/network.safetensors"
+    done = train_digits("--epochs", "1")
+    assert done.returncode == 2 and f"{earlier.relative_to(tmp_path)} would be overwritten" in done.stderr
+    assert earlier.read_bytes() == b"of an earlier run" and not (tmp_path / "model").exists()
+    earlier.unlink()
     done = train_digits("--epochs", "1", "--contrast", "0.4")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("model: written\n")
