@@ -18,7 +18,16 @@ from inception_engine import binding
 
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "inception_engine/runtime/include/inception_engine.h"
-TOP_LEVEL = {"README.md", "benchmarks", "inception_engine", "kernels", "pyproject.toml", "tests", "tools"}
+TOP_LEVEL = {
+    "README.md",
+    "SECURITY.md",
+    "benchmarks",
+    "inception_engine",
+    "kernels",
+    "pyproject.toml",
+    "tests",
+    "tools",
+}
 HEAVY = {"onnx", "onnxruntime", "sklearn", "torch", "triton"}
 
 
