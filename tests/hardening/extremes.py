@@ -6,6 +6,7 @@ Each is accepted, so the whole proof has run; the fuzz target measures what that
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from tests.plans import (
     ALIGNMENT,
@@ -198,6 +199,7 @@ _PROGRAMS: tuple[Maker, ...] = (
 _FILES = (many_labels, long_texts)
 
 
+@lru_cache
 def extremes() -> dict[str, bytes]:
     """The files, by what there is much of."""
     files = {make.__name__: plan_file(make()) for make in _PROGRAMS}

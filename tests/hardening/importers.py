@@ -246,8 +246,10 @@ def fuzz(kind: str, executions: int, seed: int, *, guided: bool = False) -> str:
 def _functions() -> list[FunctionType]:
     """Of the project's modules, their own and those of their classes."""
     modules = [module for name, module in sys.modules.items() if name.startswith("inception_engine")]
-    spaces = [vars(module) for module in modules]
-    spaces += [vars(value) for space in list(spaces) for value in space.values() if isinstance(value, type)]
+    spaces = [dict(vars(module)) for module in modules]
+    spaces += [
+        dict(vars(value)) for space in list(spaces) for value in space.values() if isinstance(value, type)
+    ]
     functions = {value for space in spaces for value in space.values() if isinstance(value, FunctionType)}
     return [function for function in functions if function.__module__.startswith("inception_engine")]
 
