@@ -80,8 +80,8 @@ size_t elements(const Program& program, const OpRecord& op) {
 }  // namespace
 
 void Weights::make() {
-  // Not std::call_once: what is thrown in it passes through the C library, whose unwinder is another one than the library's
-  // own where that is linked in, and then ends the process.
+  // Not std::call_once: what is thrown in it passes through frames of the C library, which ends the process where the two
+  // unwind by different libraries.
   const std::lock_guard<std::mutex> lock(making_);
   if (made_) return;
   std::map<Key, std::pair<const Program*, const OpRecord*>> ops;
