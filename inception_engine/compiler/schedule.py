@@ -83,7 +83,8 @@ class _Scheduler:
                 self.tile_rows[buffer] = target.image_lines * buffer.width
             op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
             if op.kind == OpKind.CONV:
-                winograd = target.takes_winograd(op.kernel, op.stride, op.in_channels, op.target.padded)
+                channels = op.in_channels, op.target.padded
+                winograd = target.takes_winograd(op.kernel, op.stride, op.out_size, channels)
                 whole = winograd and whole_patches(op.out_size, op.kernel[0], op.tile[0])
                 op.flags |= OpFlag.WINOGRAD if whole else OpFlag(0)
             if op.kind == OpKind.CONV and op.in_channels % PANEL == 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inception_engine.compiler.plan import MAX_PARTS, PANEL, LaunchMode, OpKind, TargetKind
+from inception_engine.compiler.plan import MAX_PARTS, PANEL, PATCH, LaunchMode, OpKind, TargetKind
 from inception_engine.network import Pair
 
 
@@ -31,7 +31,7 @@ class Target:
     that; 0: never. From ``least_depth`` elements of K on, into ``most_parts`` at most, multiples of ``part_align``.
 
     ``winograd``: square windows, 3 or 5, whose convolutions of stride 1 are computed by Winograd's algorithm if they
-    read and write ``winograd_channels`` or more.
+    read and write ``winograd_channels`` or more, and have ``winograd_patches`` or more in an image.
 
     ``group_images``: so many images go through all steps of a launch before the next ones do; 0: all at once. For
     launches inside which no memory is used again.
@@ -58,6 +58,7 @@ class Target:
     image_lines: int = 0
     winograd: tuple[int, ...] = ()
     winograd_channels: int = 0
+    winograd_patches: int = 0
     part_tasks: int = 0
     least_depth: int = 0
     most_parts: int = MAX_PARTS
@@ -100,9 +101,13 @@ class Target:
         near = range(max(wanted - 1, 1), wanted + 2)
         return tile_rows, PANEL * min(near, key=lambda count: (-panels % count, abs(count - wanted)))
 
-    def takes_winograd(self, kernel: Pair, stride: Pair, in_channels: int, out_channels: int) -> bool:
-        square = kernel[0] == kernel[1] and kernel[0] in self.winograd and stride == (1, 1)
-        return square and min(in_channels, out_channels) >= self.winograd_channels
+    def takes_winograd(self, kernel: Pair, stride: Pair, size: Pair, channels: Pair) -> bool:
+        """``size``: height and width of the output. ``channels``: read and written."""
+        if kernel[0] != kernel[1] or kernel[0] not in self.winograd or stride != (1, 1):
+            return False
+        side = PATCH + 1 - kernel[0]
+        patches = -(-size[0] // side) * -(-size[1] // side)
+        return min(channels) >= self.winograd_channels and patches >= self.winograd_patches
 
     def part_depth(self, depth: int, tiles: int) -> int:
         """Elements of K in each part of an op with so many tiles and K of ``depth``, or 0: K stays whole."""
@@ -125,8 +130,6 @@ CPU = Target(
     tile_columns=64,
     tasks_per_op=8,
     image_lines=8,
-    winograd=(3, 5),
-    winograd_channels=16,
     launch=LaunchMode.NETWORK,
     delay=1,
 )
@@ -159,20 +162,20 @@ CUDA_ONE_LAUNCH = dataclasses.replace(CUDA, launch=LaunchMode.NETWORK, reuse=Fal
 TARGETS = {target.name: target for target in (CPU, CUDA)}
 
 
-TUNED = Path(__file__).parent / "tuned" / "cuda.json"
+TUNED = Path(__file__).parent / "tuned"
 
 
 class Tuned:
-    """What suits a batch, as data: fields of a Target that replace those of CUDA.
+    """What suits a batch, as data: fields of a Target that replace those of ``base``.
 
     ``document``: {"provenance": ..., "choices": [{"up_to_batch", "dtypes", "fields"}, ...]}; of the choices the first
     that fits is taken, and one without bounds fits always.
     """
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], base: Target = CUDA) -> None:
         self.provenance: Mapping[str, str] = document["provenance"]
         self.choices: list[Mapping[str, Any]] = document["choices"]
-        self.targets = [_replaced(CUDA, choice["fields"]) for choice in self.choices]
+        self.targets = [_replaced(base, choice["fields"]) for choice in self.choices]
 
     def target(self, batch: int, dtype: str) -> Target:
         """For programs of up to ``batch`` images."""
@@ -193,12 +196,14 @@ def _replaced(target: Target, fields: Mapping[str, Any]) -> Target:
 
 
 @functools.cache
-def tuned() -> Tuned:
-    """The choices that come with the package."""
-    return Tuned(json.loads(TUNED.read_text(encoding="utf-8")))
+def tuned(name: str = CUDA.name) -> Tuned:
+    """The choices for a target that come with the package."""
+    return Tuned(json.loads((TUNED / f"{name}.json").read_text(encoding="utf-8")), TARGETS[name])
 
 
 def target_for(name: str, batch: int, dtype: str) -> Target:
     """The target of that name for programs of up to ``batch`` images. Raises KeyError."""
     target = TARGETS[name]
+    if target is CPU:
+        return tuned(name).target(batch, dtype)
     return tuned().target(batch, dtype) if target is CUDA else target

@@ -20,6 +20,8 @@ VARIANTS = ("lrn", "none")
 # Tile sizes and alignments that no machine would choose, so that every edge of a tile is met on small images.
 ODD_TARGETS = (
     targets.CPU,
+    targets.target_for("cpu", 1, "fp32"),
+    dataclasses.replace(targets.target_for("cpu", 1, "fp32"), tile_pixels=64, winograd_patches=0),
     dataclasses.replace(targets.CPU, tile_pixels=5, tasks_per_op=3, tile_columns=16, delay=0),
     dataclasses.replace(targets.CPU, tile_pixels=64, tile_columns=32, delay=3),
     dataclasses.replace(targets.CPU, tile_pixels=1, tile_columns=16),
