@@ -42,6 +42,9 @@ from tests.plans import (
 from tests.random_plans import mutated, random_program
 from tests.tolerances import TOLERANCES, error
 
+# One mean and deviation for however many channels an image has.
+METADATA = b'{"preprocess": {"mean": [0], "std": [1]}}'
+
 
 def evaluate(program: Program, weights: np.ndarray, images: np.ndarray) -> list[np.ndarray]:
     """The outputs, float64 (N, C, H, W), for ``images`` (N, C, H, W) and the WEIGHTS section as float32."""
@@ -198,7 +201,7 @@ def test_accepted_programs_in_bfloat16(block: int) -> None:
     for seed in range(1000 + 10 * block, 1010 + 10 * block):
         program = accepted_program(random.Random(seed), BF16)
         weights, images = random_weights(program, seed), random_images(program, seed)
-        data = plan_file(program, weights=weights.tobytes())
+        data = plan_file(program, weights=weights.tobytes(), metadata=METADATA)
         with loaded(data) as engine:
             found = run(engine, program, images)
             again = run(engine, program, images, threads=3)
@@ -219,7 +222,7 @@ def compare(program: Program, seed: int) -> None:
     rng = random.Random(seed)
     weights, images = random_weights(program, seed), random_images(program, seed)
     isa = rng.choice(["portable", "avx2", "avx512"][: binding.library().ie_cpu_isa()])
-    with loaded(plan_file(program, weights=weights.tobytes())) as engine:
+    with loaded(plan_file(program, weights=weights.tobytes(), metadata=METADATA)) as engine:
         found = run(engine, program, images, isa=isa)
         for actual, expected in zip(found, evaluate(program, weights, images), strict=True):
             assert error(actual, expected) <= TOLERANCES["fp32"].layer
@@ -234,7 +237,7 @@ def compare(program: Program, seed: int) -> None:
 def test_the_comparison_notices_one_weight() -> None:
     program = small_program()
     weights, images = random_weights(program, 0), random_images(program, 0)
-    with loaded(plan_file(program, weights=weights.tobytes())) as engine:
+    with loaded(plan_file(program, weights=weights.tobytes(), metadata=METADATA)) as engine:
         found = run(engine, program, images)
     weights[3] += 0.1
     expected = evaluate(program, weights, images)
