@@ -22,8 +22,8 @@ def test_a_hundred_thousand_loads() -> None:
 
 
 def test_what_is_loaded_runs() -> None:
-    counts = commands.fuzz("run", 5_000)
-    assert counts["executions"] == 5_000 + len(corpus.stored())
+    counts = commands.fuzz("run", 10_000)
+    assert counts["executions"] == 10_000 + len(corpus.stored())
     assert counts["run"] > 200
 
 
