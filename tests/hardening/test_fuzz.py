@@ -61,6 +61,10 @@ def test_a_planted_error_is_found(length: int, said: str, tmp_path: Path) -> Non
 
 
 def test_the_corpus_is_what_its_script_makes() -> None:
-    stored = corpus.stored()
-    assert {name: plan for name, plan in stored.items() if not name.startswith("found-")} == corpus.seeds()
-    assert all(verdict(plan) == "IE_OK" for name, plan in stored.items() if not name.startswith("found-"))
+    """Of what the compiler makes the names alone: what it makes changes more often than what is worth keeping."""
+    stored, made = corpus.stored(), corpus.seeds()
+    assert {name for name in stored if not name.startswith("found-")} == made.keys()
+    by_hand = [name for name in made if not name.startswith(("cpu-", "cuda-"))]
+    assert len(by_hand) == 40
+    assert all(stored[name] == made[name] for name in by_hand)
+    assert all(verdict(stored[name]) == "IE_OK" for name in made)
