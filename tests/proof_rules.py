@@ -94,13 +94,12 @@ def _fields(program: Program) -> set[str]:
         return found
     for op in program.ops:
         found |= _op(program, op)
-    made: dict[
-        int, int
-    ] = {}  # the longest of the weights that begin at a place and of which the CPU makes others
+    made = set()  # what the CPU makes other weights of, and how
     for op in program.ops:
-        if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or op.flags & WINOGRAD):
-            made[op.weight_offset] = max(op.weight_bytes, made.get(op.weight_offset, 0))
-    if sum(made.values()) > program.weight_bytes:
+        patches = op.flags & WINOGRAD
+        if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or patches):
+            made.add((op.weight_offset, op.weight_bytes, *((op.kernel_h, op.in_channels) if patches else ())))
+    if sum(one[1] for one in made) > program.weight_bytes:
         found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))
     return found | ({"IE_PLAN_WORK"} if work > MAX_WORK else set())

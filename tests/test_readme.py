@@ -21,7 +21,14 @@ from tests.importers.torchvision_model import trained_googlenet
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = ["tools/bench", "tools/test", "tools/check", "tools/setup", ".ci/run"]
-SCRIPTS += ["tools/hardening", "tools/train-digits", "tools/digits-table", "tools/train-kills", "tools/abi", "tools/wheel"]
+SCRIPTS += [
+    "tools/hardening",
+    "tools/train-digits",
+    "tools/digits-table",
+    "tools/train-kills",
+    "tools/abi",
+    "tools/wheel",
+]
 BIN = Path(sys.executable).parent
 
 

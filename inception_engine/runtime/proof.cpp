@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "plan.h"
@@ -260,17 +261,18 @@ class Proof {
   void made_weights() const {
     if (p_.header.target != uint32_t(Target::kCpu)) return;
     const bool half = p_.header.dtype != uint32_t(Dtype::kFloat32);
-    std::vector<std::pair<uint64_t, uint64_t>> places;  // offset and bytes
+    // What the made ones are a function of: offset and bytes; of patches also the side of a window and the channels.
+    std::vector<std::tuple<uint64_t, uint64_t, uint32_t, uint32_t>> places;
     for (const OpRecord& op : p_.ops) {
-      const bool conv = static_cast<OpKind>(op.kind) == OpKind::kConv;
-      if (conv && (half || op.flags & kWinograd)) places.emplace_back(op.weight_offset, op.weight_bytes);
+      const bool patches = op.flags & kWinograd;
+      if (static_cast<OpKind>(op.kind) != OpKind::kConv || !(half || patches)) continue;
+      places.emplace_back(op.weight_offset, op.weight_bytes, patches ? op.kernel_h : 0,
+                          patches ? op.in_channels : 0);
     }
     std::sort(places.begin(), places.end());
-    uint64_t sum = 0;  // each at most the section, 2^12 of them
-    for (size_t j = 0; j < places.size(); ++j) {
-      // The longest of those that begin at one place stands last.
-      if (j + 1 == places.size() || places[j].first != places[j + 1].first) sum += places[j].second;
-    }
+    places.erase(std::unique(places.begin(), places.end()), places.end());
+    uint64_t sum = 0;  // each at most the section, one for an op at most
+    for (const auto& place : places) sum += std::get<1>(place);
     require(sum <= weight_bytes_, IE_PLAN_LIMIT, "weights of which others are made overlap");
   }
 

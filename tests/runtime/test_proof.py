@@ -552,6 +552,25 @@ def test_windows_that_overlap_are_refused() -> None:
     assert proof_rules.violations(program) == set()
 
 
+def test_windows_of_other_channels_do_not_share() -> None:
+    """What is made of 9 x 32 channels is not what is made of 9 x 16 channels of twice as many outputs."""
+    build = Builder((3, 4, 4), 1)
+    image, deep, shallow = (build.buffer(16, pitch) for pitch in (3, 32, 16))
+    build.op(INPUT, NONE, image)
+    fields = {"kernel_h": 3, "kernel_w": 3, "in_h": 4, "in_w": 4, "flags": plans.WINOGRAD}
+    fields |= dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), 1)
+    build.op(CONV, image, deep, weight_offset=0, **fields)
+    build.op(CONV, deep, shallow, weight_offset=0, **fields)
+    build.output(shallow, 4, 4)
+    program = build.finish()
+    need = program.ops[1].weight_bytes + program.ops[2].weight_bytes
+    program.weight_bytes = need
+    assert verdict(plan_file(program)) == "IE_OK"
+    program.weight_bytes = need - ALIGNMENT
+    assert verdict(plan_file(program)) == "IE_PLAN_LIMIT"
+    assert proof_rules.violations(program) == {"IE_PLAN_LIMIT"}
+
+
 def test_patches_are_not_for_float16_or_stride_2() -> None:
     assert verdict(plan_file(patches(stride=2))) == "IE_PLAN_VALUE"
     assert proof_rules.violations(patches(stride=2)) == {"IE_PLAN_VALUE"}
@@ -666,7 +685,8 @@ def test_every_status_of_the_proof_has_its_test() -> None:
         "SECTIONS",
         "LIMIT",
         "RESERVED",
-    }  # in test_plan_file.py
+        "METADATA",
+    }  # in test_plan_file.py and test_metadata.py
     names = {name.removeprefix("IE_PLAN_") for name in STATUS.values() if name.startswith("IE_PLAN_")}
     assert names - file == {status.removeprefix("IE_PLAN_") for _, status, _ in BROKEN}
 

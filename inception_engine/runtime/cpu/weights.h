@@ -32,10 +32,12 @@ class Weights {
   const float* of(const Program& program, const OpRecord& op) const;
 
  private:
-  using Key =
-      std::tuple<uint64_t, uint64_t, uint32_t, uint32_t>;  // offset, bytes, dtype, side of a window or 0
+  // Offset, bytes, dtype; of patches the side of a window and the channels, else 0.
+  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t>;
   static Key key(const Program& program, const OpRecord& op) {
-    return {op.weight_offset, op.weight_bytes, program.header.dtype, op.flags & kWinograd ? op.kernel_h : 0};
+    const bool patches = op.flags & kWinograd;
+    return {op.weight_offset, op.weight_bytes, program.header.dtype, patches ? op.kernel_h : 0,
+            patches ? op.in_channels : 0};
   }
 
   const std::vector<const Program*> programs_;
