@@ -32,7 +32,7 @@ def environment(arguments: Sequence[str], rehearsal: bool, quick: bool) -> dict[
         "command": shlex.join(["tools/gpu", *arguments]),
         **(_rehearsed() if rehearsal else _gpu()),
         "cores": len(os.sched_getaffinity(0)),
-        "os": platform.platform(),
+        "os": f"{platform.system()} {platform.release().split('-')[0]}, {' '.join(platform.libc_ver())}",
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "commit": _git("rev-parse", "HEAD"),

@@ -41,7 +41,7 @@ def environment(arguments: Sequence[str]) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "gpu": _gpu(),
         "other_processes_cores": None,
-        "os": platform.platform(),
+        "os": f"{platform.system()} {platform.release().split('-')[0]}, {' '.join(platform.libc_ver())}",
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "git": _git(Path(__file__).parent),
