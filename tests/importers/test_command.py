@@ -87,7 +87,7 @@ def test_build_from_a_checkpoint(checkpoint: str, capsys: Captured, tmp_path: Pa
     assert out.count("max|d|/max|ref|") == 2 and "assumed" not in out and "random" not in out.splitlines()[-1]
     with Engine(plan) as engine:
         assert engine.input_shape == (3, 64, 64) and engine.max_batch == 2 and not engine.random_weights
-        assert (engine.preprocess.mean, engine.preprocess.std) == ((1, 2, 3), (4,))
+        assert (engine.preprocess.mean, engine.preprocess.std) == ((1, 2, 3), (4, 4, 4))
         assert engine.preprocess.order == "BGR"
 
 
