@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class Batcher:
         self.taken = 0
         self.error: Exception | None = None
         self._observe = observe
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: OrderedDict[Future[np.ndarray], _Waiting] = OrderedDict()  # by their results
         self._held = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -101,9 +101,16 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise QueueClosed("no more images are taken")
-            self._waiting.append(waiting)
+            self._waiting[waiting.result] = waiting
             self._changed.notify_all()
+        waiting.result.add_done_callback(self._forget)
         return waiting.result
+
+    def _forget(self, result: Future[np.ndarray]) -> None:
+        """A cancelled image waits no more."""
+        if result.cancelled():
+            with self._changed:
+                self._waiting.pop(result, None)  # None: it is in a batch that is about to run without it
 
     def _work(self, run: Run) -> None:
         while batch := self._next():
@@ -113,15 +120,15 @@ class Batcher:
             begin = time.perf_counter()
             try:
                 results = run(np.stack([one.image for one in wanted]))
-            except (
-                Exception
-            ) as error:  # of whatever kind: whoever waits must hear of it, and the thread goes on
+                if len(results) != len(wanted):
+                    raise EngineError(f"a run of {len(wanted)} images gave {len(results)} results")
+                self._observe(len(wanted), time.perf_counter() - begin)
+            except Exception as error:  # of any kind: whoever waits must hear of it, and the thread goes on
                 self.error = error
                 for one in wanted:
                     one.result.set_exception(error)
             else:
                 self.error = None
-                self._observe(len(wanted), time.perf_counter() - begin)
                 for one, result in zip(wanted, results, strict=True):
                     one.result.set_result(result)
 
@@ -129,9 +136,10 @@ class Batcher:
         """The next batch, when it is time for it; an empty one when all is done and closed."""
         with self._changed:
             while not (self._closed and not self._waiting):
-                left = self._waiting[0].since + self.max_wait - time.monotonic() if self._waiting else None
+                oldest = next(iter(self._waiting.values()), None)
+                left = oldest.since + self.max_wait - time.monotonic() if oldest is not None else None
                 if left is not None and (len(self._waiting) >= self.max_batch or left <= 0 or self._closed):
                     size = min(self.max_batch, len(self._waiting))
-                    return [self._waiting.popleft() for _ in range(size)]
+                    return [self._waiting.popitem(last=False)[1] for _ in range(size)]
                 self._changed.wait(left)
             return []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
 
+from inception_engine.errors import EngineError
 from inception_engine.serve.batching import Batcher, QueueClosed, QueueFull
 
 HOUR = 3600.0  # no test waits for it
@@ -99,9 +102,31 @@ def test_what_is_cancelled_is_not_run() -> None:
     one, two = submitted(batcher, 1, 2)
     assert one.cancel()
     (three,) = submitted(batcher, 3)
-    assert results([two, three]) == [20, 30]
-    assert run.batches == [[2, 3]]
+    assert not run.begun.acquire(timeout=0.1) and batcher.length == 2  # it fills no batch
+    (four,) = submitted(batcher, 4)
+    assert results([two, three, four]) == [20, 30, 40]
+    assert run.batches == [[2, 3, 4]]
     batcher.close()
+
+
+def test_what_is_cancelled_waits_no_more() -> None:
+    """However many come and go before an engine that is busy, no more wait than there are places."""
+    run = Recorder(open_=False)
+    batcher = Batcher([run], max_batch=1, max_wait=0.0, capacity=2)
+    with batcher.place() as submit:
+        running = submit(image(0))
+        assert run.begun.acquire(timeout=TIMEOUT)
+        for number in range(1, 200):
+            with batcher.place() as submit_another:
+                gone = submit_another(image(number))
+                assert batcher.length == 1
+                assert gone.cancel()
+            assert batcher.length == 0
+        assert not running.cancel()
+        run.gate.set()
+        assert results([running]) == [0]
+    batcher.close()
+    assert run.batches == [[0]]
 
 
 def test_an_error_of_a_run_is_that_of_its_images_alone() -> None:
@@ -112,6 +137,41 @@ def test_an_error_of_a_run_is_that_of_its_images_alone() -> None:
     assert isinstance(batcher.error, ValueError)
     assert results(submitted(batcher, 1, 2)) == [10, 20]
     assert batcher.error is None
+    batcher.close()
+
+
+def test_results_that_are_not_one_for_each_image_are_an_error() -> None:
+    """For all images of the batch; the next one is run."""
+    wrong: list[Callable[[np.ndarray], Any]] = [
+        lambda images: images[:1],
+        lambda images: np.float32(0),
+        lambda images: images,
+    ]
+    batcher = Batcher([lambda images: wrong.pop(0)(images)], max_batch=2, max_wait=HOUR, capacity=100)
+    for future in submitted(batcher, 1, 2):
+        with pytest.raises(EngineError, match="a run of 2 images gave 1 results"):
+            future.result(TIMEOUT)
+    for future in submitted(batcher, 1, 2):
+        with pytest.raises(TypeError):
+            future.result(TIMEOUT)
+    assert isinstance(batcher.error, TypeError)
+    assert results(submitted(batcher, 1, 2)) == [1, 2]
+    batcher.close()
+
+
+def test_an_error_of_who_observes_is_heard_by_who_waits() -> None:
+    faults = [ValueError("not counted")]
+
+    def observe(images: int, seconds: float) -> None:
+        if faults:
+            raise faults.pop()
+
+    batcher = Batcher([Recorder()], max_batch=2, max_wait=HOUR, capacity=100, observe=observe)
+    for future in submitted(batcher, 1, 2):
+        with pytest.raises(ValueError, match="not counted"):
+            future.result(TIMEOUT)
+    assert isinstance(batcher.error, ValueError)
+    assert results(submitted(batcher, 1, 2)) == [10, 20]
     batcher.close()
 
 
