@@ -155,10 +155,16 @@ def _on_signals(stopped: asyncio.Event) -> None:
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        # Names are looked up here first: create_server adds words of its own to what the lookup says.
+        socket.getaddrinfo(host or None, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         return socket.create_server((host, port), family=family, backlog=1024)
+    except socket.gaierror as error:
+        reason = error.strerror
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise ArgumentError(f"cannot listen on {host}, port {port}: {reason}") from None
+        reason = os.strerror(error.errno) if error.errno else str(error)
+    except (UnicodeError, TypeError):  # of a name that cannot be encoded for the lookup
+        reason = "not the name of a host"
+    raise ArgumentError(f"cannot listen on {host}, port {port}: {reason}")
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -221,16 +221,22 @@ def test_time_limits(in_process: Callable[[Limits, Test], None], bodies: list[by
 
 
 def test_a_client_that_is_gone_leaves_no_work(serving: Serving, bodies: list[bytes]) -> None:
-    """The only place is free again long before the batch would have gone out."""
+    """The only place is free again, and its image waits no more, long before the batch would have gone out."""
     server = serving("--queue", "1", "--max-wait-ms", "60000", "--max-batch", "2")
+
+    def queue_becomes(length: int) -> None:
+        end = time.monotonic() + 30
+        while metric(got(f"{server.url}/metrics")[1], "inception_queue_length") != length:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
     host, port = server.url.removeprefix("http://").split(":")
     for _ in range(3):
         with socket.create_connection((host, int(port))) as connection:
             head = f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: {len(bodies[0])}\r\n\r\n"
             connection.sendall(head.encode() + bodies[0])
-            end = time.monotonic() + 30
-            while metric(got(f"{server.url}/metrics")[1], "inception_queue_length") == 0:
-                assert time.monotonic() < end
+            queue_becomes(1)
+        queue_becomes(0)
     server.stop()
 
 
@@ -263,7 +269,10 @@ def test_the_load_command_reports_percentiles(
         (["{plan}", "--timeout", "nan"], "--timeout is nan, not from 0.001 to 3600"),
         (["{plan}", "--queue", "0"], "--queue is 0, not from 1 to 100000"),
         (["{plan}", "--device", "tpu"], "unknown device 'tpu'"),
-        (["{plan}", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 0: "),
+        (["{plan}", "--host", "192.0.2.1"], "192.0.2.1, port 0: Cannot assign requested address\n"),
+        (["{plan}", "--host", 70 * "é"], f"cannot listen on {70 * 'é'}, port 0: not the name of a host\n"),
+        (["{plan}", "--host", "a..b"], "cannot listen on a..b, port 0: not the name of a host\n"),
+        (["{plan}", "--host", "::zz"], "cannot listen on ::zz, port 0: "),
     ],
 )
 def test_mistakes_are_a_line(
@@ -274,6 +283,7 @@ def test_mistakes_are_a_line(
     assert cli.main(["serve", "--port", "0", *words]) == 2
     err = capsys.readouterr().err
     assert err.startswith("inception: error: ") and err.count("\n") == 1 and message in err
+    assert "attempting" not in err  # Python's own words behind the reason
 
 
 def test_a_port_in_use_and_a_missing_package(
