@@ -18,18 +18,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import numpy as np
 
 from inception_engine.preprocess import find_images
 
-LOST = 0  # the status of a request whose connection ended without an answer
+LOST = 0  # the status of a request without an answer, or with one that no such server gives
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """To the request with the ``body`` of this index. ``document``: the JSON; None where the connection was lost."""
+    """To the request with the ``body`` of this index. ``document``: the JSON; None where it was lost."""
 
     body: int
     status: int
@@ -58,8 +59,8 @@ async def _post(session: aiohttp.ClientSession, url: str, bodies: Sequence[bytes
     try:
         async with session.post(url, data=bodies[which]) as response:
             document, status = await response.json(), response.status
-    except aiohttp.ClientConnectionError:
-        pass
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        pass  # no connection, one that ended too soon, no answer within aiohttp's time, or what is no JSON
     return Answer(body=which, status=status, seconds=time.perf_counter() - begin, document=document)
 
 
@@ -93,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         bodies = [path.read_bytes() for path in itertools.islice(find_images(options.images), 1000)]
         if not bodies or options.clients < 1 or options.requests < 1:
             raise OSError("no images" if not bodies else "--clients and --requests take 1 or more")
-    except OSError as error:
+        at = urlsplit(options.url)  # raises ValueError
+        if at.scheme not in ("http", "https") or not at.hostname:
+            raise ValueError(f"{options.url} is not http://ADDRESS:PORT")
+    except (OSError, ValueError) as error:
         print(f"benchmarks.serving: error: {error}", file=sys.stderr)
         return 2
     begin = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 import socket
@@ -23,6 +24,7 @@ pytest.importorskip("aiohttp", reason="serving: aiohttp is not installed")
 pytest.importorskip("prometheus_client", reason="serving: prometheus_client is not installed")
 
 import aiohttp
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from PIL import Image
 
@@ -257,6 +259,49 @@ def test_the_load_command_reports_percentiles(
     (tmp_path / "b.jpg").write_bytes(b"no image")
     assert benchmark.main(command) == 1
     server.stop()
+
+
+def test_the_load_command_tells_other_servers_and_addresses(
+    bodies: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not answer as ours does is lost, and what is no address is a mistake."""
+
+    async def text(_: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    async def no_json(_: web.Request) -> web.Response:
+        return web.Response(body=b"{\xff", content_type="application/json")
+
+    async def cut_off(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "100", "Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b"{")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async def late(_: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.json_response({})
+
+    async def statuses(handler: Any) -> list[int]:
+        application = web.Application()
+        application.router.add_post("/classify", handler)
+        async with TestServer(application) as at:
+            answers = await load(str(at.make_url("")).rstrip("/"), bodies, clients=2, requests=4)
+        assert all(answer.document is None for answer in answers)
+        return [answer.status for answer in answers]
+
+    for handler in (text, no_json, cut_off):
+        assert asyncio.run(statuses(handler)) == 4 * [LOST], handler
+    session = functools.partial(aiohttp.ClientSession, timeout=aiohttp.ClientTimeout(total=0.1))
+    monkeypatch.setattr(aiohttp, "ClientSession", session)
+    assert asyncio.run(statuses(late)) == 4 * [LOST]
+    (tmp_path / "a.png").write_bytes(bodies[0])
+    for url in ("127.0.0.1:8000", "localhost:8000", "ftp://localhost", "http://", "http://[::1"):
+        assert benchmark.main([url, str(tmp_path)]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("benchmarks.serving: error: ") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
