@@ -1,7 +1,8 @@
 """The HTTP in front of a Batcher, over aiohttp.
 
     POST /classify[?top_k=N]   a JPEG or PNG file as the body -> what `inception classify --json` prints for it
-    GET  /health               200 when images are taken, else 503: {"status": loading, ready, failing or stopping}
+    GET  /health               200 when images are taken, else 503: {"status": loading, ready, failing or stopping};
+                               while it is failing, it runs a black image and says what came of it
     GET  /metrics              Prometheus's text format
 
 An error is {"error": one line}: 400 a damaged image, 408 a body that does not come, 413 a body or an image that is too
@@ -11,6 +12,7 @@ large, 415 neither JPEG nor PNG, 503 with Retry-After where nothing is taken now
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
@@ -46,13 +48,16 @@ class Limits:
 
 
 class Server:
-    """The application, and what it serves from ``begin`` on. ``status``: as /health says it."""
+    """The application, and what it serves from ``begin`` on. ``taken``: requests that were given a place, so far.
+    ``status``: as /health says it, of the last run."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.metrics = Metrics(lambda: self.batcher.length if self.batcher else 0)
         self.batcher: Batcher | None = None
+        self.taken = 0
         self._engine: Engine | None = None
+        self._trial: asyncio.Task[None] | None = None
         self._stopping = False
         self._decoders = ThreadPoolExecutor(len(os.sched_getaffinity(0)), "decoder")
         self.application = web.Application(client_max_size=limits.body, middlewares=[self._answer])
@@ -90,7 +95,23 @@ class Server:
         return "ready" if self.batcher.error is None else "failing"
 
     async def _health(self, _: web.Request) -> web.Response:
+        """A load balancer sends no images to what is failing, so that none could end it: whoever asks has one run.
+        Those who ask meanwhile wait for the same one, and it goes on without them."""
+        if self.status == "failing":
+            if self._trial is None or self._trial.done():
+                self._trial = asyncio.create_task(self._try())
+            await asyncio.shield(self._trial)
         return _json({"status": self.status}, 200 if self.status == "ready" else 503)
+
+    async def _try(self) -> None:
+        """Run a black image as if it were a request's; the batcher has what came of it. Raises nothing."""
+        assert self.batcher is not None and self._engine is not None
+        channels, height, width = self._engine.input_shape
+        black = np.zeros((height, width, channels), np.uint8)
+        # The error of the run may be of any kind; there may be no place, and no result within the time.
+        with contextlib.suppress(Exception), self.batcher.place() as submit:
+            async with asyncio.timeout(self.limits.timeout):
+                await asyncio.wrap_future(submit(black))
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
@@ -103,6 +124,7 @@ class Server:
             return _busy(self.status)
         try:
             with self.batcher.place() as submit:
+                self.taken += 1
                 stage = 408, "the image did not come within the time"
                 try:
                     async with asyncio.timeout(self.limits.timeout):

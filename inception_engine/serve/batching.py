@@ -38,8 +38,8 @@ class _Waiting:
 
 
 class Batcher:
-    """``length``: images that wait for a batch. ``taken``: places given, so far. ``error``: of the last run, if it
-    failed. Safe to share between threads.
+    """``length``: images that wait for a batch. ``error``: of the last run, if it failed. Safe to share between
+    threads.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class Batcher:
         """``runs``: one for each thread, called by that one alone. ``max_wait``: seconds. ``capacity``: places, see
         ``place``. ``observe`` is told of each run: its images and its seconds."""
         self.max_batch, self.max_wait, self.capacity = max_batch, max_wait, capacity
-        self.taken = 0
         self.error: Exception | None = None
         self._observe = observe
         self._waiting: OrderedDict[Future[np.ndarray], _Waiting] = OrderedDict()  # by their results
@@ -79,7 +78,6 @@ class Batcher:
             if self._held >= self.capacity:
                 raise QueueFull(f"all {self.capacity} places are taken")
             self._held += 1
-            self.taken += 1
         try:
             yield self._submit
         finally:

@@ -125,8 +125,7 @@ async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> Non
         await asyncio.to_thread(server.close)
         engines.close(loaded)
     counts = ", ".join(f"{count} with {status}" for status, count in sorted(server.metrics.answered.items()))
-    taken = 0 if server.batcher is None else server.batcher.taken
-    print(f"stopped; images taken: {taken}; requests answered: {counts or 'none'}", flush=True)
+    print(f"stopped; requests taken: {server.taken}; answered: {counts or 'none'}", flush=True)
 
 
 def _ready(name: str, engines: list[Engine], server: Server) -> str:

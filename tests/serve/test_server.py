@@ -110,7 +110,7 @@ def test_sigterm_in_the_middle_of_load_loses_nothing_that_was_taken(
     counts = Counter(answer.status for answer in answers)
     assert len(answers) == 1200 and counts.keys() <= {200, 503, LOST} and counts[LOST] > 0
     assert check(answers, expected) == counts[200] > 0
-    assert f"images taken: {counts[200]}; requests answered: {counts[200]} with 200" in out
+    assert f"requests taken: {counts[200]}; answered: {counts[200]} with 200" in out
 
 
 class Gated:
@@ -194,12 +194,53 @@ def test_health_and_back_pressure(
         assert await health(session, url) == (503, "failing")
         engine.run_ = engine.engine.run
         assert (await post(session, url, bodies[0]))[0] == 200
-        assert await health(session, url) == (200, "ready")
+        assert server.status == "ready" and await health(session, url) == (200, "ready")
         server.stop()
         assert await health(session, url) == (503, "stopping")
         assert (await post(session, url, bodies[0]))[0] == 503
 
     in_process(Limits(queue=3, max_wait=0.0), test)
+
+
+def test_health_finds_out_whether_what_failed_works_again(
+    in_process: Callable[[Limits, Test], None], bodies: list[bytes]
+) -> None:
+    """Without a request, by one image for all who ask at once, within the time; when ready, by none."""
+    runs: list[np.ndarray] = []
+
+    async def test(server: Server, engine: Gated, session: aiohttp.ClientSession, url: str) -> None:
+        def failing(images: np.ndarray) -> np.ndarray:
+            runs.append(images)
+            raise ie.EngineError("the device is lost")
+
+        def working(images: np.ndarray) -> np.ndarray:
+            runs.append(images)
+            return engine.engine.run(images)
+
+        engine.run_ = failing
+        engine.gate.set()
+        server.begin([engine])  # type: ignore[list-item]
+        assert await health(session, url) == (200, "ready") and runs == []
+        assert (await post(session, url, bodies[0]))[0] == 500
+        assert await health(session, url) == (503, "failing")
+        assert len(runs) == 2 and runs[1].shape == runs[0].shape and not runs[1].any()
+        engine.gate.clear()
+        asking = [asyncio.create_task(health(session, url)) for _ in range(4)]
+        batcher = server.batcher
+        assert batcher is not None
+        await until(lambda: batcher._held > 0)
+        await asyncio.sleep(0.2)
+        assert batcher._held == 1
+        assert await asyncio.gather(*asking) == 4 * [(503, "failing")]
+        assert batcher.length == batcher._held == 0
+        engine.gate.set()
+        await until(lambda: len(runs) == 3)
+        engine.run_ = working
+        assert await health(session, url) == (200, "ready")
+        assert await health(session, url) == (200, "ready")
+        assert len(runs) == 4 and server.taken == 1
+
+    in_process(Limits(queue=9, max_wait=0.0, timeout=2.0), test)
 
 
 def test_time_limits(in_process: Callable[[Limits, Test], None], bodies: list[bytes]) -> None:
