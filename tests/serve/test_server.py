@@ -217,7 +217,7 @@ def test_health_finds_out_whether_what_failed_works_again(
             runs.append(images)
             return engine.engine.run(images)
 
-        engine.run_ = failing
+        engine.run_ = failing  # type: ignore[assignment]
         engine.gate.set()
         server.begin([engine])  # type: ignore[list-item]
         assert await health(session, url) == (200, "ready") and runs == []
@@ -235,7 +235,7 @@ def test_health_finds_out_whether_what_failed_works_again(
         assert batcher.length == batcher._held == 0
         engine.gate.set()
         await until(lambda: len(runs) == 3)
-        engine.run_ = working
+        engine.run_ = working  # type: ignore[assignment]
         assert await health(session, url) == (200, "ready")
         assert await health(session, url) == (200, "ready")
         assert len(runs) == 4 and server.taken == 1
