@@ -16,7 +16,7 @@ import numpy as np
 
 from inception_engine.compiler import pack, plan
 from inception_engine.compiler.lower import CompileError, Lowered, Op, lower
-from inception_engine.compiler.plan import NONE, Dtype, Packing, Plan, Program
+from inception_engine.compiler.plan import NONE, Dtype, OpFlag, Packing, Plan, Program, TargetKind
 from inception_engine.compiler.schedule import Schedule, schedule
 from inception_engine.compiler.targets import TARGETS, Target, target_for
 from inception_engine.network import Network
@@ -124,7 +124,7 @@ def _program(
 
     ops = np.zeros(len(lowered.ops), plan.OP)
     for record, op in zip(ops, lowered.ops, strict=True):
-        _fill_op(record, op, dtype, store)
+        _fill_op(record, op, dtype, target, store)
         record["in_buffer"] = buffer_index[op.source.buffer] if op.source else NONE
         record["out_buffer"] = buffer_index[op.target.buffer]
         if op.parts is not None:
@@ -168,7 +168,7 @@ def _program(
     )
 
 
-def _fill_op(record: np.void, op: Op, dtype: Dtype, store: pack.WeightStore) -> None:
+def _fill_op(record: np.void, op: Op, dtype: Dtype, target: Target, store: pack.WeightStore) -> None:
     record["kind"], record["flags"] = op.kind, op.flags
     record["in_channel"] = op.source.channel if op.source else 0
     record["in_channels"] = op.in_channels
@@ -191,6 +191,14 @@ def _fill_op(record: np.void, op: Op, dtype: Dtype, store: pack.WeightStore) -> 
         except OverflowError as error:
             raise CompileError(f"layer {op.name}: {error}") from None
         record["packing"] = Packing.PANEL_16 if is_conv else Packing.NO_WEIGHTS
-        record["weight_offset"], record["weight_bytes"] = store.add(weight), weight.nbytes
+        made = _made_weights(op, dtype) if is_conv and target.kind == TargetKind.CPU else ()
+        record["weight_offset"], record["weight_bytes"] = store.add(weight, made), weight.nbytes
     if op.bias is not None:
         record["bias_offset"] = store.add(pack.padded_bias(op.bias))
+
+
+def _made_weights(op: Op, dtype: Dtype) -> tuple[int, ...]:
+    """The way in which a CPU makes other weights of a convolution's: what made_weights() of proof.cpp compares."""
+    if op.flags & OpFlag.WINOGRAD:
+        return op.kernel[0], op.in_channels
+    return () if dtype is Dtype.FP32 else (0, 0)

@@ -46,22 +46,32 @@ def padded_bias(bias: np.ndarray) -> np.ndarray:
 
 
 class WeightStore:
-    """The weights section while it grows. Equal arrays are stored once, whichever program they are for."""
+    """The weights section while it grows. Equal arrays are stored once, whichever program they are for.
+
+    But a CPU makes other weights of some, and the loader wants all that others are made of, each way of it counted
+    once, to fit the section: a place serves one way at most, and equal arrays for another way are stored again.
+    """
 
     def __init__(self) -> None:
         self._chunks: list[np.ndarray] = []
-        self._offsets: dict[tuple[int, bytes], int] = {}
+        self._places: dict[tuple[int, bytes], list[tuple[int, tuple[int, ...]]]] = {}  # offset and way
         self._end = 0
 
-    def add(self, array: np.ndarray) -> int:
-        """The offset, in bytes, at which ``array`` stands in the section."""
+    def add(self, array: np.ndarray, made: tuple[int, ...] = ()) -> int:
+        """The offset, in bytes, at which ``array`` stands in the section.
+
+        ``made``: the way in which others are made of it; empty where it is read as it is.
+        """
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        key = (data.nbytes, xxhash.xxh3_128_digest(data.data))
-        if key not in self._offsets:
-            self._offsets[key] = self._end
-            self._chunks += [data, np.zeros(-data.nbytes % ALIGNMENT, np.uint8)]
-            self._end += data.nbytes + len(self._chunks[-1])
-        return self._offsets[key]
+        places = self._places.setdefault((data.nbytes, xxhash.xxh3_128_digest(data.data)), [])
+        for index, (offset, way) in enumerate(places):
+            if not made or way in ((), made):
+                places[index] = offset, way or made
+                return offset
+        places.append((self._end, made))
+        self._chunks += [data, np.zeros(-data.nbytes % ALIGNMENT, np.uint8)]
+        self._end += data.nbytes + len(self._chunks[-1])
+        return places[-1][0]
 
     def section(self) -> np.ndarray:
         """All of it, uint8."""

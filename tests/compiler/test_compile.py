@@ -12,7 +12,7 @@ import pytest
 import inception_engine as ie
 from inception_engine.binding import check_plan
 from inception_engine.compiler import CompileError, targets
-from inception_engine.compiler.plan import NONE, LaunchMode, OpKind, Plan, Program
+from inception_engine.compiler.plan import NONE, LaunchMode, OpFlag, OpKind, Plan, Program
 from inception_engine.network import INPUT, Concat, Conv, Network
 from tests.random_networks import random_network
 
@@ -87,6 +87,38 @@ def test_programs_share_their_weights(googlenet: Network) -> None:
     assert [int(p.header["max_batch"]) for p in two.programs] == [1, 8]
     assert two.weights.nbytes == one.weights.nbytes
     assert one.weights.nbytes < 1.01 * 4 * googlenet.parameters()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_equal_weights_that_others_are_made_of_in_several_ways(dtype: str) -> None:
+    """Zeroed layers: of equal bytes a CPU makes patches for 16 channels and for 64, and in bfloat16 windows as well."""
+    layers = (
+        conv("stem", INPUT, (16, 16)),
+        conv("wide", "stem", (16, 64), 3),
+        conv("narrow", "wide", (64, 16), 3),
+        dataclasses.replace(conv("strided", "narrow", (16, 64), 3), stride=(2, 2)),
+        conv("last", "strided", (64, 16), 3),
+    )
+    zeroed = tuple(dataclasses.replace(layer, weight=np.zeros_like(layer.weight)) for layer in layers)
+    network = Network(
+        name="zeroed",
+        input_shape=(16, 28, 28),
+        layers=zeroed,
+        logits="last",
+        preprocess=ie.Preprocess(mean=(0.0,), std=(1.0,)),
+    )
+    plan = ie.compile(network, dtype=dtype, batches=(1, 4))
+    for program in plan.programs:
+        ways: dict[int, set[tuple[int, ...]]] = {}
+        for op in program.ops[program.ops["kind"] == OpKind.CONV]:
+            patches = bool(op["flags"] & OpFlag.WINOGRAD)
+            way = (int(op["kernel_h"]), int(op["in_channels"])) if patches else (0, 0)
+            ways.setdefault(int(op["weight_offset"]), set()).add(way)
+        assert {way for found in ways.values() for way in found} >= {(3, 16), (3, 64), (0, 0)}
+        assert all(len(found - ({(0, 0)} if dtype == "fp32" else set())) <= 1 for found in ways.values())
+    assert ie.compile(network, dtype=dtype).weights.nbytes == plan.weights.nbytes
+    with ie.Engine(plan, device="cpu") as engine:
+        assert not engine.run(np.ones((1, 16, 28, 28), np.float32)).any()
 
 
 def test_equal_input_makes_equal_plans(googlenet: Network) -> None:
