@@ -187,7 +187,7 @@ def _render_program(number: int, program: dict[str, Any], layers: bool) -> list[
 
 
 def _render_budget(what: str, parts: list[dict[str, Any]]) -> list[str]:
-    wide = max(16, *(len(part["name"]) + 2 for part in parts))
+    wide = max([16, *(len(part["name"]) + 2 for part in parts)])
     return [
         f"  {what:<{wide}}{'nominal M':>12}{'executed M':>12}  waste{'moved kB':>12}{'macs/byte':>11}",
         *(

@@ -183,3 +183,11 @@ def test_layers_as_text(network: Network) -> None:
     )
     (pool,) = (line.split() for line in layers if line.startswith("  pool "))
     assert pool == ["pool", "0.00", "0.00", "-", f"{4 * (6 * 9 * 20 + 3 * 4 * 20) / 1e3:.1f}", "0.0"]
+
+
+def test_a_network_without_a_convolution() -> None:
+    pool = MaxPool(name="pool", inputs=("input",), kernel=(2, 2), stride=(2, 2))
+    network = Network(name="pools", input_shape=(3, 6, 9), layers=(pool,), logits="pool")
+    document = report(compile(network))
+    assert document["macs"] == {"nominal": 0, "executed": 0}
+    assert "program 1: cpu fp32" in render(document) and "pool" in render(document, layers=True)
