@@ -83,8 +83,9 @@ class Engine:
     (channels, height, width). ``device``: "cpu" or "cuda"; ``ordinal``: of the GPU; ``isa``: of the CPU, or "cuda".
     ``note``: why "auto" took the CPU though the plan has programs for a GPU, or empty. ``labels``: of the classes, or
     empty. ``preprocess``: how ``classify`` treats images. ``random_weights``: the plan was built without trained ones.
-    ``programs``: how many of the plan's this machine runs; ``arena_bytes`` of the largest; ``weight_bytes`` of all;
-    ``specialised``: how many of their launches take a kernel that was compiled for the sizes of their module.
+    ``programs``: how many of the plan's this machine runs; ``arena_bytes``: what a context allocates for activations;
+    ``weight_bytes`` of all; ``specialised``: how many of their launches take a kernel that was compiled for the sizes
+    of their module.
     """
 
     def __init__(

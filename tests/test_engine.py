@@ -21,7 +21,7 @@ from inception_engine import binding, errors, reference
 from inception_engine.compiler import compile
 from inception_engine.compiler.plan import Plan
 from inception_engine.engine import Classification, Engine
-from inception_engine.network import Conv, Linear, MaxPool, Network, Preprocess, Softmax
+from inception_engine.network import AveragePool, Conv, Linear, MaxPool, Network, Preprocess, Softmax
 from inception_engine.preprocess import normalise, pixels
 from tests.tolerances import TOLERANCES, error
 
@@ -163,7 +163,35 @@ def test_attributes(engine: Engine, network: Network, plan: Plan) -> None:
     assert engine.device == "cpu" and engine.isa in binding.ISAS[1:]
     assert engine.name == "tiny" and engine.labels == LABELS and engine.random_weights
     assert engine.preprocess == network.preprocess
-    assert engine.weight_bytes == len(plan.weights) and engine.arena_bytes > 0
+    assert engine.weight_bytes == len(plan.weights)
+    assert engine.arena_bytes == plan.programs[-1].header["arena_bytes"] > 0
+    half = compile(network, batches=(1, MAX_BATCH), dtype="bf16")
+    with Engine(half) as widened:  # what is allocated: bfloat16 is kept as float32
+        assert widened.arena_bytes == 2 * half.programs[-1].header["arena_bytes"]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1000, 1), (7, 5000)])
+def test_pools_of_lines_longer_than_they_do_at_a_time(kernel: int, stride: int) -> None:
+    pads = (0, kernel // 3, 0, kernel // 3)
+    size, step = (2, kernel), (1, stride)
+    layers = (
+        MaxPool(name="largest", inputs=("input",), kernel=size, stride=step, pads=pads),
+        AveragePool(name="mean", inputs=("input",), kernel=size, stride=step, pads=pads),
+    )
+    network = Network(
+        name="wide",
+        input_shape=(3, 2, 13_001),
+        layers=layers,
+        logits="mean",
+    )
+    image = np.random.default_rng(0).standard_normal((1, *network.input_shape), dtype=np.float32)
+    expected = reference.run(network, image, keep="all")
+    plan = compile(network, keep_all=True)
+    assert all(op["tile_rows"] >= op["out_w"] for op in plan.programs[0].ops)
+    with Engine(plan, poison=True) as engine:
+        found = engine.run(image, outputs=list(engine.outputs))
+    assert (found["largest"] == expected["largest"]).all()
+    assert error(found["logits"], expected["mean"]) <= TOLERANCES["fp32"].logits
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
       } else if (op.kind == uint32_t(OpKind::kLrn)) {
         line = std::max(line, size_t(op.in_channels) + op.lrn_size + 2 * kPanel);
       } else if (op.kind == uint32_t(OpKind::kMaxPool) || op.kind == uint32_t(OpKind::kAveragePool)) {
-        line = std::max(line, size_t(op.in_w) * kPoolColumns);
+        line = std::max(line, size_t(std::min(op.in_w, kPoolPixels)) * kPoolColumns);
       }
     }
   }

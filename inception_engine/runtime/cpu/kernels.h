@@ -29,10 +29,11 @@ struct Tile {
   uint32_t column, columns;
 };
 
-constexpr size_t kMaxBlockRows = 16;   // no micro-kernel computes more rows at a time
-constexpr size_t kTableRows = 512;     // rows of a tile whose addresses are known at a time, at most
-constexpr uint32_t kPoolColumns = 64;  // that pools do at a time
-constexpr size_t kWidestGroup = 64;    // columns that a micro-kernel computes, at most
+constexpr size_t kMaxBlockRows = 16;    // no micro-kernel computes more rows at a time
+constexpr size_t kTableRows = 512;      // rows of a tile whose addresses are known at a time, at most
+constexpr uint32_t kPoolColumns = 64;   // that pools do at a time
+constexpr uint32_t kPoolPixels = 4096;  // of a line that pools do at a time; no window is that wide
+constexpr size_t kWidestGroup = 64;     // columns that a micro-kernel computes, at most
 constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps
 constexpr size_t kMinTable = 4096;               // addresses: 32 KB, which L2 keeps while a tile is computed
 
@@ -52,7 +53,7 @@ struct Scratch {
   // Of a convolution by Winograd's algorithm: patches at their points, then sums at the points of a group of panels.
   float* patches;
   size_t patch_floats;    // at least kMinPatches, and room for two patches of any convolution
-  float* line;            // LRN: channels + size + 2 * kPanel; pools: in_w * kPoolColumns
+  float* line;            // LRN: channels + size + 2 * kPanel; pools: min(in_w, kPoolPixels) * kPoolColumns
   const float* zeros;     // a pixel outside the image: in_channels of any convolution
   const ie_input* input;  // of this run
   Lines ahead;            // weights that this worker will probably need for its next task

@@ -46,9 +46,9 @@ namespace {
 
 // ---- Pools. Pixels outside the image are absent.
 //
-// The rows of a tile that lie in one line of the output are done together, in two passes: down each column of
-// the window, for every column that they touch, then across. Windows that overlap share the first pass: a 3x3
-// pool of stride 1 takes 4 maxima per element instead of 8.
+// The rows of a tile that lie in one line of the output, or in a piece of a very long one, are done together, in two
+// passes: down each column of the window, for every column that they touch, then across. Windows that overlap share the
+// first pass: a 3x3 pool of stride 1 takes 4 maxima per element instead of 8.
 
 template <bool kMax>
 inline V16 pool_pixels(const float* in, size_t step, uint32_t pixels, uint32_t channels) {
@@ -82,6 +82,7 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
   for (uint32_t row = tile.row, run; row < tile.row + tile.rows; row += run) {
     const uint32_t x = row % op.out_w, y = row / op.out_w % op.out_h, image = row / op.out_w / op.out_h;
     run = smaller(op.out_w - x, tile.row + tile.rows - row);
+    run = smaller(run, (kPoolPixels - op.kernel_w) / op.stride_w + 1);
     const auto across = [&op](uint32_t i) {
       return span_of(i, op.stride_w, op.kernel_w, op.in_w, op.pad_left, op.pad_right);
     };

@@ -190,7 +190,7 @@ typedef struct ie_engine_info {
   uint32_t channels, height, width;
   uint32_t outputs;
   uint32_t programs;       /* that this engine can run */
-  uint64_t arena_bytes;    /* of the largest program */
+  uint64_t arena_bytes;    /* of activations that a context allocates: of the largest program */
   uint64_t weight_bytes;   /* of all programs in the plan */
   uint32_t specialised;    /* launches of these programs that take a kernel for their sizes */
   uint32_t classes;        /* numbers in output 0, of one image: channels * height * width */

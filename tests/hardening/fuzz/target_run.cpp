@@ -127,7 +127,7 @@ bool small(const uint8_t* data, size_t bytes) {
     if (!section.program) continue;
     work += hardening::work(*section.program);
     for (const ie::OpRecord& op : section.program->ops) {  // the memory of a worker
-      if (op.lrn_size > 4096 || double(op.in_w) * op.kernel_h * op.kernel_w > 1e6) return false;
+      if (op.lrn_size > 4096 || op.kernel_h * op.kernel_w > 1 << 16) return false;
     }
   }
   return work <= kMostWork;
