@@ -37,14 +37,16 @@ def _damage(arguments: argparse.Namespace) -> None:
 
 
 def _faults(arguments: argparse.Namespace) -> None:
-    plan = corpus.compiled(4) if arguments.night else corpus.tiny()
-    for mode in ("memory", "files"):
-        commands.c_program("faults", mode, plan=plan)
+    plans = [corpus.compiled(4, dtype) for dtype in ("fp32", "bf16")] if arguments.night else [corpus.tiny()]
+    for plan in plans:
+        for mode in ("memory", "files"):
+            commands.c_program("faults", mode, plan=plan)
 
 
 def _threads(arguments: argparse.Namespace) -> None:
     count, inferences = (64, 100_000) if arguments.night else (8, 2_000)
-    commands.threads(count, inferences, corpus.compiled(2), quick=not arguments.night)
+    for dtype in ("fp32", "bf16"):
+        commands.threads(count, inferences, corpus.compiled(2, dtype), quick=not arguments.night)
 
 
 def _soak(arguments: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ def tiny() -> bytes:
 
 
 def small_network() -> Network:
-    """Every kind of layer but softmax, and a module of two branches."""
+    """Every kind of layer but softmax, a module of two branches, and windows that the CPU takes to patches."""
     rng = np.random.default_rng(0)
 
     def conv(name: str, source: str, inputs: int, outputs: int, kernel: int) -> Conv:
@@ -45,19 +45,20 @@ def small_network() -> Network:
     layers = (
         conv("stem", INPUT, 3, 16, 3),
         LRN(name="norm", inputs=("stem",)),
-        MaxPool(name="pool", inputs=("norm",), kernel=(2, 2), stride=(2, 2)),
+        conv("wide", "norm", 16, 16, 3),
+        MaxPool(name="pool", inputs=("wide",), kernel=(2, 2), stride=(2, 2)),
         conv("left", "pool", 16, 20, 1),
         conv("right", "pool", 16, 16, 3),
         Concat(name="joined", inputs=("left", "right")),
-        AveragePool(name="mean", inputs=("joined",), kernel=(4, 4), stride=(1, 1)),
+        AveragePool(name="mean", inputs=("joined",), kernel=(6, 6), stride=(1, 1)),
         Linear(name="logits", inputs=("mean",), weight=weight, bias=np.zeros(5, np.float32)),
     )
-    return Network(name="small", input_shape=(3, 8, 8), layers=layers, logits="logits")
+    return Network(name="small", input_shape=(3, 12, 12), layers=layers, logits="logits")
 
 
-def compiled(max_batch: int) -> bytes:
-    """``small_network`` for the CPU: programs for batch 1 and ``max_batch``."""
-    return ie.compile(small_network(), batches=sorted({1, max_batch})).to_bytes()
+def compiled(max_batch: int, dtype: str = "fp32") -> bytes:
+    """``small_network`` for the CPU: programs for batch 1 and ``max_batch``. Of its weights a CPU makes others."""
+    return ie.compile(small_network(), batches=sorted({1, max_batch}), dtype=dtype).to_bytes()
 
 
 def seeds() -> dict[str, bytes]:

@@ -10,9 +10,9 @@ from tests.hardening.commands import Failed
 pytestmark = pytest.mark.timeout(900)  # the first test builds the runtime
 
 
-@pytest.mark.parametrize("plan", ["compiled", "parts"])
+@pytest.mark.parametrize("plan", ["fp32", "bf16", "parts"])
 def test_shared_engines_and_private_contexts(plan: str) -> None:
-    content = corpus.compiled(2) if plan == "compiled" else corpus.stored()["parts"]
+    content = corpus.stored()["parts"] if plan == "parts" else corpus.compiled(2, plan)
     said = commands.threads(8, 1500, content)
     assert said.startswith("threads: 8, inferences: 1500, contexts: ")
 
