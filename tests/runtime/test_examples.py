@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import signal
@@ -189,15 +190,38 @@ def ask(connection: socket.socket, frame: np.ndarray) -> np.ndarray:
     return np.frombuffer(receive(connection, length), np.float32)
 
 
-def test_server(plan: Path, tmp_path: Path) -> None:
-    program = build(
-        tmp_path, "gcc", "-std=c99", "-D_POSIX_C_SOURCE=200809L", EXAMPLES / "server.c", "-pthread"
-    )
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    flags = ("-std=c99", "-D_POSIX_C_SOURCE=200809L")
+    return build(tmp_path_factory.mktemp("server"), "gcc", *flags, EXAMPLES / "server.c", "-pthread")
+
+
+def test_server_ends_while_a_client_goes_on_sending(plan: Path, server: Path) -> None:
+    frame, answered = np.zeros((SIZE, SIZE, 3), np.uint8), threading.Event()
+
+    def client() -> None:
+        with (
+            contextlib.suppress(OSError, struct.error),  # it hangs up
+            socket.create_connection(("127.0.0.1", port), timeout=30) as connection,
+        ):
+            while True:
+                ask(connection, frame)
+                answered.set()
+
+    with running(server, plan, 1) as port:
+        thread = threading.Thread(target=client, daemon=True)
+        thread.start()
+        assert answered.wait(timeout=30)
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+
+
+def test_server(plan: Path, server: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE, 3), dtype=np.uint8)
     with ie.Engine(plan) as engine:
         expected = np.concatenate([engine.run(frame[None]) for frame in frames])
     answers = np.zeros_like(expected)
-    with running(program, plan, 2) as port:
+    with running(server, plan, 2) as port:
 
         def client(first: int) -> None:  # three at a time: one waits for its turn
             with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:

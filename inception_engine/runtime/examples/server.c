@@ -14,18 +14,18 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-enum { MOST_THREADS = 64, PATIENCE = 5 /* seconds for the rest of a frame, or the next one */ };
+enum { MOST_THREADS = 64, PATIENCE = 5 /* seconds, of each recv and each send: not of a whole frame */ };
 
 static ie_engine* engine;
 static ie_engine_info info;
 static int listener;
+static volatile sig_atomic_t stopping;
 
 static int receive_all(int connection, void* to, size_t bytes) {
   for (char* next = to; bytes > 0;) {
     const ssize_t got = recv(connection, next, bytes, 0);
     if (got <= 0) return 0;
-    next += got;
-    bytes -= (size_t)got;
+    next += got, bytes -= (size_t)got;
   }
   return 1;
 }
@@ -34,13 +34,12 @@ static int send_all(int connection, const void* from, size_t bytes) {
   for (const char* next = from; bytes > 0;) {
     const ssize_t sent = send(connection, next, bytes, MSG_NOSIGNAL);
     if (sent <= 0) return 0;
-    next += sent;
-    bytes -= (size_t)sent;
+    next += sent, bytes -= (size_t)sent;
   }
   return 1;
 }
 
-/* Until the client goes, is silent for too long or sends what is no frame. */
+/* Until the client goes, is silent for too long or sends what is no frame; or the server stops, after a frame. */
 static void serve(int connection, ie_context* context, uint8_t* frame, float* logits) {
   const struct timeval patience = {PATIENCE, 0};
   const uint32_t frame_bytes = info.height * info.width * info.channels;
@@ -49,7 +48,7 @@ static void serve(int connection, ie_context* context, uint8_t* frame, float* lo
   const ie_output output = {sizeof output, 0, logits};
   setsockopt(connection, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   setsockopt(connection, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-  for (uint32_t length; receive_all(connection, &length, sizeof length);) {
+  for (uint32_t length; !stopping && receive_all(connection, &length, sizeof length);) {
     if (length != frame_bytes || !receive_all(connection, frame, frame_bytes)) return;
     if (ie_run(context, &input, &output, 1) != IE_OK) {
       fprintf(stderr, "server: %s\n", ie_context_message(context));
@@ -65,14 +64,15 @@ static void serve(int connection, ie_context* context, uint8_t* frame, float* lo
 static void* work(void* context) {
   uint8_t* frame = malloc((size_t)info.height * info.width * info.channels);
   float* logits = malloc(info.classes * sizeof *logits);
-  while (frame != NULL && logits != NULL) {
+  while (frame != NULL && logits != NULL && !stopping) {
     const int connection = accept(listener, NULL, NULL);
-    if (connection < 0) break; /* main has shut the listener */
-    serve(connection, context, frame, logits);
-    close(connection);
+    if (connection >= 0) {
+      serve(connection, context, frame, logits), close(connection);
+    } else if (!stopping) { /* the client is gone, or there are too many files: once more, later */
+      perror("server: accept"), sleep(1);
+    }
   }
-  free(frame);
-  free(logits);
+  free(frame), free(logits);
   ie_context_free(context);
   return NULL;
 }
@@ -97,8 +97,7 @@ int main(int argc, char** argv) {
   getsockname(listener, (struct sockaddr*)&address, &size);
 
   sigset_t stop; /* threads inherit it, so that it comes to sigwait alone */
-  sigemptyset(&stop);
-  sigaddset(&stop, SIGTERM);
+  sigemptyset(&stop), sigaddset(&stop, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &stop, NULL);
   pthread_t threads[MOST_THREADS];
   const ie_context_options one = {sizeof one, 1, IE_ISA_AUTO, 0, 0};
@@ -107,10 +106,10 @@ int main(int argc, char** argv) {
     if (ie_context_create(engine, &one, &context, message) != IE_OK) return fail(message);
     if (pthread_create(&threads[i], NULL, work, context) != 0) return fail("no thread");
   }
-  printf("port %u\n", ntohs(address.sin_port));
-  fflush(stdout);
+  printf("port %u\n", ntohs(address.sin_port)), fflush(stdout);
   int signal_number;
   sigwait(&stop, &signal_number);
+  stopping = 1;
   shutdown(listener, SHUT_RDWR);
   for (int i = 0; i < wanted; ++i) pthread_join(threads[i], NULL);
   close(listener);
