@@ -456,9 +456,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         document = report(Plan.load(path))
     except PlanError as error:
         raise type(error)(f"{path}: {error}") from None
-    print(
-        json.dumps(document, indent=2) if arguments.json else _printable(render(document, arguments.layers))
-    )
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+    else:
+        print(render(_printable_lines(document), arguments.layers))
     return 0
 
 
@@ -616,9 +617,23 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
+def _printable_line(text: str) -> str:
+    """The same of one name, before lines are joined: none may end its line and forge another."""
+    return _printable(text).replace("\n", "?")
+
+
+def _printable_lines(document: Any) -> Any:
+    """Every string in a document of lists and dicts as one printable line."""
+    if isinstance(document, dict):
+        return {key: _printable_lines(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [_printable_lines(value) for value in document]
+    return _printable_line(document) if isinstance(document, str) else document
+
+
 def _as_text(result: Classification) -> Iterator[str]:
     yield str(result.path)
     if result.nan:
         yield "  no classes: the network's output holds NaN"
     for prediction in result.top:
-        yield f"  {prediction.probability:7.2%}  {_printable(prediction.label)}"
+        yield f"  {prediction.probability:7.2%}  {_printable_line(prediction.label)}"

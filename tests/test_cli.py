@@ -161,7 +161,7 @@ def test_control_characters_in_a_plan_do_not_reach_the_terminal(
     photos: list[str], tmp_path: Path, capsys: Captured
 ) -> None:
     network = googlenet(width=0.25, classes=2, input_size=64)
-    hostile = dataclasses.replace(network, name="\x1b[2Jnet", labels=("\x1b]0;title\x07", "a\rb"))
+    hostile = dataclasses.replace(network, name="\x1b[2J\nnet", labels=("\x1b]0;title\x07", "a\r\nb"))
     ie_compile(hostile).save(tmp_path / "hostile.plan")
     for command in (("inspect",), ("classify",)):
         status, out, _ = run(
@@ -170,6 +170,8 @@ def test_control_characters_in_a_plan_do_not_reach_the_terminal(
         assert status == 0
         assert "?" in out
         assert all(c.isprintable() or c == "\n" for c in out)
+        assert not {"b", "net: 1 program, 2 labels, weights are random"} & set(out.splitlines())
+        assert "?[2J?net: 1 program" in out if command == ("inspect",) else "%  a??b\n" in out
 
 
 def test_classify(plan: Path, photos: list[str], capsys: Captured) -> None:

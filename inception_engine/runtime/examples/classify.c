@@ -17,6 +17,12 @@ static int complain(const char* what, const char* why) {
   return 2;
 }
 
+/* A line of text from a plan: its control characters must not reach a terminal. */
+static void print_line(const char* text) {
+  for (; *text != '\0'; ++text) putchar((unsigned char)*text < 0x20 || *text == 0x7F ? '?' : *text);
+  putchar('\n');
+}
+
 /* Softmax of the logits, and the most probable classes. */
 static void print_top(const ie_engine* engine, const float* logits, uint32_t classes) {
   double* probability = malloc(classes * sizeof *probability);
@@ -35,7 +41,7 @@ static void print_top(const ie_engine* engine, const float* logits, uint32_t cla
     printf("  %6.2f%%  ", probability[best] / sum * 100.0);
     const char* label = ie_engine_label(engine, best);
     if (label[0] != '\0') {
-      printf("%s\n", label);
+      print_line(label);
     } else {
       printf("class %u\n", best);
     }
