@@ -54,8 +54,16 @@ struct ie_context {
 
 namespace ie {
 
+// Makes one line of a text, whatever a path in it holds.
+inline void make_line(char* text) {
+  const auto control = [](unsigned char sign) { return sign < 0x20 || sign == 0x7F; };
+  std::replace_if(text, text + std::strlen(text), control, '?');
+}
+
 inline void say(char* message, const char* text) {
-  if (message != nullptr) std::snprintf(message, IE_MESSAGE_BYTES, "%s", text);
+  if (message == nullptr) return;
+  std::snprintf(message, IE_MESSAGE_BYTES, "%s", text);
+  make_line(message);
 }
 
 // Writes why a call failed, to whom it may concern.
@@ -64,6 +72,7 @@ inline ie_status fail(char* message, const Log& log, ie_status status, const cha
   if (log.function != nullptr) {
     char line[IE_MESSAGE_BYTES];
     std::snprintf(line, sizeof line, "%s: %s", ie_status_name(status), text);
+    make_line(line);
     log.function(log.user, IE_LOG_ERROR, line);
   }
   return status;

@@ -30,9 +30,10 @@ std::string output_name(const Program& program, const ie::OutputRecord& output) 
   return program.strings.substr(output.name, output.name_bytes);
 }
 
-// A name from a plan, where it must not end the line.
+// A plan's name or a file's path, where it must not end the line.
 std::string one_line(std::string text) {
-  std::replace_if(text.begin(), text.end(), [](unsigned char sign) { return sign < 0x20; }, ' ');
+  const auto control = [](unsigned char sign) { return sign < 0x20 || sign == 0x7F; };
+  std::replace_if(text.begin(), text.end(), control, '?');
   return text;
 }
 
@@ -134,7 +135,7 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
       use_gpu(engine.get(), options);
     } catch (const Refusal& refusal) {
       if (refusal.status >= IE_PLAN_TRUNCATED) throw;  // the plan's fault, on whatever device
-      engine->note = refusal.message;
+      engine->note = one_line(refusal.message);
       engine->log(IE_LOG_WARNING, "the plan has programs for a GPU, but runs on the CPU: " + engine->note);
     }
   }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -100,9 +101,14 @@ FileHeader read_header(const Image& image) {
 
 }  // namespace
 
+std::string error_text(int error) {
+  static const locale_t kPlain = newlocale(LC_ALL_MASK, "C", nullptr);
+  return strerror_l(error, kPlain);
+}
+
 Image read_file(const char* path, const Allocator& allocator) {
   const auto fail = [&](const char* what) {
-    refuse(IE_ERROR_FILE, std::string(path) + ": " + what + ": " + strerror(errno));
+    refuse(IE_ERROR_FILE, std::string(path) + ": " + what + ": " + error_text(errno));
   };
   // Opening must not wait for a writer when the path is a pipe.
   const File file{open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};

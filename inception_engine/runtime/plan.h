@@ -18,6 +18,9 @@ struct Refusal {
   std::string message;
 };
 
+// What an errno means, in English whatever locale the program has set.
+std::string error_text(int error);
+
 // The whole file, in private memory, 64-byte aligned; the sections that are not tables stay there.
 struct Image {
   Memory data;

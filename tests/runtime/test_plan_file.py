@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
+from ctypes import byref, c_void_p
+from pathlib import Path
 from typing import Any
 
 import pytest
 import xxhash
 
+from inception_engine import binding
 from tests import plans
-from tests.loader import verdict
+from tests.loader import STATUS, verdict
 from tests.plans import FILE_HEADER, HEADER, METADATA, PROGRAM, SECTION, WEIGHTS, plan_file, small_program
 
 FILE = plan_file(small_program(1))
@@ -185,3 +192,49 @@ def test_random_bytes_behind_a_good_header() -> None:
 def test_the_hash_covers_what_follows_the_header() -> None:
     (stored,) = struct.unpack_from("<Q", FILE, 24)
     assert stored == xxhash.xxh64_intdigest(FILE[FILE_HEADER.bytes :])
+
+
+@pytest.mark.parametrize("name", [b"a\nb.plan", b"\x1b[2J\x7f.plan", b"\xc3\xa9\r.plan"])
+def test_a_message_is_one_line_whatever_the_path_is(name: bytes) -> None:
+    library, message, engine = binding.library(), binding.message_buffer(), c_void_p()
+    lines: list[bytes] = []
+    log = binding.LogFunction(lambda _user, _level, line: lines.append(line))
+    options = binding.EngineOptions(log=log)
+    status = library.ie_engine_load(b"/nonexistent/" + name, options, byref(engine), message)
+    assert STATUS[status] == "IE_ERROR_FILE"
+    shown = bytes(byte if 0x20 <= byte != 0x7F else ord("?") for byte in name)
+    assert message.value == b"/nonexistent/" + shown + b": cannot open: No such file or directory"
+    assert lines == [b"IE_ERROR_FILE: " + message.value]
+
+
+def test_messages_do_not_follow_the_locale(tmp_path: Path) -> None:
+    """The C library translates what an errno means by LANGUAGE, in a program that set its locale."""
+    catalogue = tmp_path / "xx" / "LC_MESSAGES"
+    catalogue.mkdir(parents=True)
+    original, translated = b"No such file or directory\0", b"Nix da\0"
+    body = struct.pack("<7I", 0x950412DE, 0, 1, 28, 36, 0, 0)
+    body += struct.pack("<4I", len(original) - 1, 44, len(translated) - 1, 44 + len(original))
+    (catalogue / "libc.mo").write_bytes(body + original + translated)
+    script = (
+        "import ctypes, locale, sys\n"
+        "from inception_engine import binding\n"
+        "locale.setlocale(locale.LC_ALL, '')\n"
+        "c = ctypes.CDLL(None)\n"
+        "c.bindtextdomain(b'libc', sys.argv[1].encode())\n"
+        "c.strerror.restype = ctypes.c_char_p\n"
+        "print(c.strerror(2).decode())\n"
+        "message, engine = binding.message_buffer(), ctypes.c_void_p()\n"
+        "binding.library().ie_engine_load(b'/nonexistent', None, ctypes.byref(engine), message)\n"
+        "print(message.value.decode())\n"
+    )
+    make = ["localedef", "--no-archive", "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "de_DE.UTF-8")]
+    if shutil.which(make[0]) is None or subprocess.run(make, capture_output=True, check=False).returncode:
+        pytest.skip("backend locale: the sources of locales are not installed")
+    # A locale of its own, because the C locale is never translated.
+    environment = {**os.environ, "LANGUAGE": "xx", "LOCPATH": str(tmp_path), "LC_ALL": "de_DE.UTF-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path], env=environment, check=True, capture_output=True, text=True
+    )
+    usual, ours = done.stdout.splitlines()
+    assert usual == "Nix da"
+    assert ours == "/nonexistent: cannot open: No such file or directory"

@@ -90,7 +90,7 @@ class Reader {
     };
     // Opening must not wait for a writer when the path is a pipe.
     const File file{open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-    require(file.descriptor >= 0, std::string("the kernels cannot be opened: ") + strerror(errno));
+    require(file.descriptor >= 0, std::string("the kernels cannot be opened: ") + error_text(errno));
     struct stat status;
     require(fstat(file.descriptor, &status) == 0 && S_ISREG(status.st_mode), "it is not a regular file");
     require(uint64_t(status.st_size) <= kMaxFileBytes, "it is too large");
