@@ -1,6 +1,7 @@
 // A reader of JSON (RFC 8259) for text from strangers: one pass, nothing kept but what the caller keeps, nesting bounded.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -27,6 +28,8 @@ class JsonReader {
   // Whether the value is `true`; reads any value.
   bool is_true();
   void skip();
+  // Bytes that are still to be read.
+  size_t rest() const { return size_t(end_ - next_); }
   // Nothing but space may follow.
   void end();
 

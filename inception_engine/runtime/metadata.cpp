@@ -36,7 +36,7 @@ uint32_t as_pixels(std::string_view number) {
 class DescriptionReader {
  public:
   DescriptionReader(std::string_view json, uint32_t channels, uint32_t classes)
-      : json_(json), json_bytes_(json.size()), channels_(channels), classes_(classes) {}
+      : json_(json), channels_(channels), classes_(classes) {}
 
   Description read() {
     made_.mean.assign(std::begin(kMean), std::end(kMean));
@@ -45,6 +45,7 @@ class DescriptionReader {
       if (key == "name") {
         made_.name.clear();
         json_.string(&made_.name);
+        made_.name.shrink_to_fit();
       } else if (key == "labels") {
         read_labels();
       } else if (key == "preprocess") {
@@ -72,12 +73,12 @@ class DescriptionReader {
   }
 
  private:
-  // Room is made once, for no more than the text can hold: growing would take twice as much for a while.
+  // Room is made once, for no more than the rest of the text can hold: growing would take twice as much for a while.
   void read_labels() {
     Labels& labels = made_.labels;
     labels = {};
-    labels.begin.reserve(std::min<size_t>(classes_, json_bytes_ / 3));
-    labels.text.reserve(json_bytes_);
+    labels.begin.reserve(std::min<size_t>(classes_, json_.rest() / 3));
+    labels.text.reserve(json_.rest());
     json_.array([&] {
       if (labels.begin.size() == classes_)
         refuse("more labels than " + std::to_string(classes_) + " classes");
@@ -108,6 +109,7 @@ class DescriptionReader {
 
   void read_numbers(std::vector<double>* numbers) {
     numbers->clear();
+    numbers->reserve(std::min<size_t>(channels_, json_.rest() / 2));
     json_.array([&] {
       if (numbers->size() == channels_) refuse("more means or deviations than channels");
       numbers->push_back(as_double(json_.number()));
@@ -124,7 +126,6 @@ class DescriptionReader {
   }
 
   JsonReader json_;
-  size_t json_bytes_;
   uint32_t channels_, classes_;
   Description made_;
 };

@@ -13,7 +13,7 @@ from pathlib import Path
 from inception_engine import binding
 from tests.hardening import build, corpus
 from tests.hardening.build import HERE, RUNTIME, Kind
-from tests.hardening.extremes import extremes
+from tests.hardening.extremes import extremes, large
 
 FINDINGS = HERE.parents[1] / "build" / "findings"  # inputs that ended a target
 MIB = 2**20
@@ -103,7 +103,7 @@ def load_extremes(*, quick: bool = True) -> dict[str, float]:
     """The loader's memory for plans that ask for much of it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for name, plan in extremes().items():
+        for name, plan in (extremes() | large()).items():
             paths.append(Path(folder, name))
             paths[-1].write_bytes(plan)
         program = build.fuzz_target("loader", Kind("address", quick))

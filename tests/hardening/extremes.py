@@ -187,6 +187,25 @@ def long_texts() -> bytes:
     )
 
 
+def many_numbers() -> bytes:
+    """A mean and a deviation for each of very many channels; a vector that doubles would end up nearly half empty."""
+    channels = 3 * 2**16 + 1
+    numbers = b"[" + b",".join([b"1"] * channels) + b"]"
+    return _classifier(channels, b'{"preprocess":{"mean":' + numbers + b',"std":' + numbers + b"}}")
+
+
+def long_name_of_many_classes() -> bytes:
+    """A name that a string which doubles keeps in nearly twice as much, and no labels where very many could be."""
+    channels, slices, length = 2400, 300, 15 * 2**17 + 1
+    build = Builder((channels, 1, 1))
+    joined = build.buffer(1, slices * channels)
+    for index in range(slices):
+        build.op(INPUT, NONE, joined, out_channel=index * channels)
+    build.output(joined, 1, 1)
+    text = b'{"name":"' + b"n" * length + b'","labels":[],"preprocess":{"mean":[0],"std":[1]}}'
+    return plan_file(_scheduled(_arranged(build), _previous), metadata=text)
+
+
 _PROGRAMS: tuple[Maker, ...] = (
     many_ops,
     many_writers,
@@ -197,6 +216,7 @@ _PROGRAMS: tuple[Maker, ...] = (
     many_readers,
 )
 _FILES = (many_labels, long_texts)
+_LARGE = (many_numbers, long_name_of_many_classes)  # of some MB: a MiB more is free
 
 
 @lru_cache
@@ -204,3 +224,8 @@ def extremes() -> dict[str, bytes]:
     """The files, by what there is much of."""
     files = {make.__name__: plan_file(make()) for make in _PROGRAMS}
     return files | {make.__name__: make() for make in _FILES}
+
+
+def large() -> dict[str, bytes]:
+    """More of them, which are there for the memory that they take, and not for the time."""
+    return {make.__name__: make() for make in _LARGE}
