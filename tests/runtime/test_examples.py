@@ -142,11 +142,28 @@ def test_classify_prints_what_the_command_prints(plan: Path, images: list[Path],
     whole = (images[0].parent / "rgb.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     painting(0, 30, 30, "CMYK").save(tmp_path / "cmyk.jpg")
-    wrong = [tmp_path / name for name in ("text.jpg", "cut.jpg", "cut.png", "cmyk.jpg", "missing.jpg")]
+    (tmp_path / "vast.png").write_bytes(whole[:16] + struct.pack(">II", 20_000, 20_000) + whole[24:])
+    names = ("text.jpg", "cut.jpg", "cut.png", "cmyk.jpg", "missing.jpg", "vast.png")
+    wrong = [tmp_path / name for name in names]
     done = subprocess.run([program, plan, *wrong], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     complaints = [line for line in done.stderr.splitlines() if line.startswith("classify: ")]
     assert [line.split(": ")[1] for line in complaints] == [str(path) for path in wrong]
+    assert complaints[-1].endswith("a PNG of more than 100,000,000 pixels")
+
+
+def test_labels_cannot_forge_a_line(images: list[Path], tmp_path: Path) -> None:
+    program = build_with_decoders(tmp_path, EXAMPLES / "classify.c")
+    network = dataclasses.replace(
+        ie.googlenet(width=0.25, input_size=SIZE, classes=2), labels=("b\n99.9% forged", "\x1b[2J\x7fé")
+    )
+    ie.compile(network).save(tmp_path / "hostile.plan")
+    asked = [str(tmp_path / "hostile.plan"), str(images[0])]
+    ours = subprocess.run([program, *asked], capture_output=True, text=True, check=True).stdout
+    command = Path(sys.executable).parent / "inception"
+    theirs = subprocess.run([command, "classify", *asked], capture_output=True, text=True, check=True).stdout
+    assert ours == theirs
+    assert "%  b?99.9% forged\n" in ours and "%  ?[2J?é\n" in ours and ours.count("\n") == 4
 
 
 def test_pool(plan: Path, tmp_path: Path) -> None:

@@ -44,8 +44,7 @@ static const char* read_jpeg(FILE* file, ie_picture* picture) {
   escape errors;
   unsigned char* volatile pixels = NULL;
   jpeg.err = jpeg_std_error(&errors.manager);
-  errors.manager.error_exit = leave;
-  errors.manager.emit_message = warn;
+  errors.manager.error_exit = leave, errors.manager.emit_message = warn;
   if (setjmp(errors.back)) {
     jpeg_destroy_decompress(&jpeg);
     free(pixels);
@@ -63,8 +62,7 @@ static const char* read_jpeg(FILE* file, ie_picture* picture) {
     }
   }
   jpeg_start_decompress(&jpeg);
-  picture->width = jpeg.output_width;
-  picture->height = jpeg.output_height;
+  picture->width = jpeg.output_width, picture->height = jpeg.output_height;
   picture->channels = (uint32_t)jpeg.output_components;
   const size_t row = (size_t)picture->width * picture->channels;
   pixels = malloc(row * picture->height);
@@ -73,8 +71,7 @@ static const char* read_jpeg(FILE* file, ie_picture* picture) {
     JSAMPROW line = pixels + row * jpeg.output_scanline;
     jpeg_read_scanlines(&jpeg, &line, 1);
   }
-  jpeg_finish_decompress(&jpeg);
-  jpeg_destroy_decompress(&jpeg);
+  jpeg_finish_decompress(&jpeg), jpeg_destroy_decompress(&jpeg);
   picture->data = pixels;
   return NULL;
 }
@@ -87,13 +84,12 @@ static const char* read_png(FILE* file, ie_picture* picture) {
     return "a damaged PNG";
   }
   png_init_io(png, file);
-  png_set_user_limits(png, MOST_PIXELS, MOST_PIXELS);
+  png_set_user_limits(png, MOST_PIXELS, MOST_PIXELS); /* of each side */
   png_read_png(png, info, PNG_TRANSFORM_STRIP_16 | PNG_TRANSFORM_EXPAND, NULL);
   png_bytep exif;
   png_uint_32 bytes;
   if (png_get_eXIf_1(png, info, &bytes, &exif) != 0) picture->orientation = orientation_of(exif, bytes);
-  picture->width = png_get_image_width(png, info);
-  picture->height = png_get_image_height(png, info);
+  picture->width = png_get_image_width(png, info), picture->height = png_get_image_height(png, info);
   picture->channels = png_get_channels(png, info);
   const size_t row = png_get_rowbytes(png, info);
   unsigned char* pixels = malloc(row * picture->height);
@@ -110,9 +106,14 @@ const char* picture_read(const char* path, ie_picture* picture) {
   picture->struct_size = sizeof *picture;
   FILE* file = fopen(path, "rb");
   if (file == NULL) return "it cannot be opened";
-  const int first = getc(file);
+  unsigned char start[24];
+  if (fread(start, 1, sizeof start, file) != sizeof start) start[0] = 0;
   rewind(file);
   const char* wrong = "neither JPEG nor PNG";
-  if (first == 0xFF || first == 0x89) wrong = (first == 0xFF ? read_jpeg : read_png)(file, picture);
+  if (start[0] == 0xFF) wrong = read_jpeg(file, picture);
+  if (start[0] == 0x89) { /* width and height begin the first chunk */
+    const size_t pixels = (size_t)png_get_uint_32(start + 16) * png_get_uint_32(start + 20);
+    wrong = pixels > MOST_PIXELS ? "a PNG of more than 100,000,000 pixels" : read_png(file, picture);
+  }
   return fclose(file), wrong;
 }
