@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <string>
 
@@ -42,6 +43,8 @@ Upright turn(const ie_picture& picture) {
   check_size(picture.width, picture.height, "");
   const size_t row = size_t{picture.width} * picture.channels;
   if (picture.stride != 0 && picture.stride < row) refuse("the stride of a picture is shorter than its rows");
+  if (picture.stride > size_t(PTRDIFF_MAX) / picture.height)
+    refuse("the stride of a picture is out of range");
   const ptrdiff_t right = picture.channels, down = ptrdiff_t(picture.stride == 0 ? row : picture.stride);
   const ptrdiff_t last_x = (ptrdiff_t{picture.width} - 1) * right,
                   last_y = (ptrdiff_t{picture.height} - 1) * down;

@@ -131,6 +131,8 @@ def test_what_is_no_picture_is_refused() -> None:
         assert "1 to 4 channels" in refusal(engine, channels=0)
         assert "orientation" in refusal(engine, orientation=9)
         assert "stride" in refusal(engine, stride=11)
+        for stride in (2**61, 2**63, 2**64 - 1):
+            assert "stride of a picture is out of range" in refusal(engine, stride=stride)
         assert "100,000,000" in refusal(engine, width=10_000, height=10_001)
         assert "100,000,000" in refusal(engine, width=0xFFFFFFFF, height=0xFFFFFFFF)
         assert "resized" in refusal(engine, width=50_000_000, height=1)
