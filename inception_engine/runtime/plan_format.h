@@ -4,7 +4,7 @@
 //  2. A file is a FileHeader, `section_count` SectionRecords, and the sections.
 //  3. Sections stand in file order, begin at multiples of 64 bytes, do not overlap, and the bytes between
 //     them are zero. Exactly one METADATA and one WEIGHTS section, then one or more PROGRAM sections.
-//  4. METADATA is UTF-8 JSON (name, labels, preprocessing). The runtime carries it and never reads it.
+//  4. METADATA is UTF-8 JSON (name, labels, preprocessing), which an engine reads (metadata.h); runs do not depend on it.
 //  5. WEIGHTS is a blob. Ops point into it; two programs that pack alike point at the same bytes.
 //  6. A PROGRAM is a ProgramHeader and then, without gaps, its tables in this order: BufferRecord,
 //     OutputRecord, OpRecord, LaunchRecord, TaskRecord, WaitRecord (each `*_count` long), and

@@ -63,7 +63,7 @@ using Kernel = void (*)(const OpView&, const Tile&, const Scratch&);
 
 struct Kernels {
   Kernel by_kind[7];  // indexed by OpKind
-  Kernel winograd;    // a convolution whose packing says so
+  Kernel winograd;    // a convolution that is flagged so
 };
 
 extern const Kernels kPortableKernels;

@@ -46,8 +46,9 @@
  *
  * Versions. Structures begin with their own size, `struct_size`, which the caller sets to sizeof. Fields are only ever
  * added at the end, and 0 is always what was before them, so a program that was built against an older header keeps
- * working; one that sets a field that this library does not know gets IE_ERROR_ARGUMENT. IE_ABI_VERSION, and with it
- * the name libinception_engine.so.N, changes when that promise is broken.
+ * working; one that sets a field that this library does not know gets IE_ERROR_ARGUMENT. ie_input and ie_output do not
+ * grow: runs take exactly their size. IE_ABI_VERSION, and with it the name libinception_engine.so.N, changes when that
+ * promise is broken.
  */
 #ifndef INCEPTION_ENGINE_H
 #define INCEPTION_ENGINE_H
@@ -155,10 +156,12 @@ typedef void* (*ie_allocate_function)(void* user, size_t bytes, size_t alignment
 /* Takes back what the other returned for `bytes`. */
 typedef void (*ie_release_function)(void* user, void* memory, size_t bytes);
 
-/* Large memory comes from `allocate`: the plan with its weights, the activations and scratch of contexts on the CPU, and
- * what ie_preprocess needs while it runs. The rest - tables of the programs, labels, bookkeeping, stacks of threads, what
- * `emulate` converts - comes from malloc and the system, some bytes for each task of a program; memory of a GPU comes from
- * its driver. Functions and their user pointers must work until the engine and all its contexts are freed. */
+/* Large memory comes from `allocate`: the plan with its weights, those that the CPU makes of them for its kernels (of half
+ * precision, of Winograd's algorithm, of what `emulate` runs), the activations and scratch of contexts on the CPU, and
+ * what ie_preprocess needs while it runs. The rest - tables of the programs, labels, bookkeeping, stacks of threads - comes
+ * from malloc and the system, some bytes for each task of a program, and while weights are made a float32 copy of those
+ * of the largest convolution by Winograd's algorithm; memory of a GPU comes from its driver. Functions and their user
+ * pointers must work until the engine and all its contexts are freed. */
 typedef struct ie_engine_options {
   uint32_t struct_size;
   uint32_t device;     /* ie_device */
@@ -269,7 +272,8 @@ IE_API void ie_engine_free(ie_engine* engine);
  * as the engine. */
 IE_API const char* ie_engine_note(const ie_engine* engine);
 
-/* Each fills *info up to info->struct_size, which the caller sets. `index` counts from 0. */
+/* Each fills *info up to info->struct_size, which the caller sets, as far as this library knows: what a newer header has
+ * behind that stays as it was. `index` counts from 0. */
 IE_API ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info);
 IE_API ie_status ie_engine_output(const ie_engine* engine, uint32_t index, ie_output_info* info);
 IE_API ie_status ie_engine_preprocess(const ie_engine* engine, ie_preprocess_info* info);
