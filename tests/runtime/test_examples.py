@@ -176,6 +176,8 @@ def test_pool(plan: Path, tmp_path: Path) -> None:
     done = subprocess.run([program, tmp_path, "1", "1"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(r"pool: .*not a regular file\n", done.stderr)
+    done = subprocess.run([program, plan, "0", "1"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (2, "pool: at least one thread\n")
 
 
 @contextmanager

@@ -275,3 +275,19 @@ def test_programs_of_one_plan_share_their_interface() -> None:
     status = library.ie_engine_load_memory(data, len(data), None, engine, message)
     assert STATUS[status] == "IE_PLAN_GEOMETRY"
     assert not engine
+
+
+def test_a_maximum_of_float32_is_rounded_to_the_dtype_of_its_buffer() -> None:
+    """Others need not be: what a maximum pool of bfloat16 chooses from was rounded before."""
+    build = Builder((3, 4, 4), dtype=BF16)
+    image, pooled = build.buffer(16, 3, FP32), build.buffer(4, 3)
+    build.op(INPUT, NONE, image)
+    build.op(MAX_POOL, image, pooled, in_h=4, in_w=4, kernel_h=2, kernel_w=2, stride_h=2, stride_w=2)
+    build.output(pooled, 2, 2)
+    program = build.finish()
+    images = random_images(program, 0)
+    with loaded(plan_file(program, metadata=METADATA)) as engine:
+        (found,) = run(engine, program, images)
+    largest = images.reshape(1, 3, 2, 2, 2, 2).max(axis=(3, 5))
+    assert not (found.view(np.uint32) & 0xFFFF).any()
+    assert 0 < np.abs(found / largest - 1).max() <= 2.0**-8

@@ -40,10 +40,13 @@ struct BoundProgram {
   size_t scale;  // of offsets
   std::vector<OpView> ops;
 
-  // Whether what an op writes must be rounded: what pools choose from was rounded before.
+  // Whether what an op writes must be rounded: what maximum pools choose from was rounded before, unless it is float32.
   bool rounds(const OpRecord& op) const {
-    return scale != 1 && op.kind != uint32_t(OpKind::kMaxPool) &&
-           program->buffers[op.out_buffer].dtype != uint32_t(Dtype::kFloat32);
+    const auto is_float32 = [this](uint32_t buffer) {
+      return program->buffers[buffer].dtype == uint32_t(Dtype::kFloat32);
+    };
+    return scale != 1 && !is_float32(op.out_buffer) &&
+           (op.kind != uint32_t(OpKind::kMaxPool) || is_float32(op.in_buffer));
   }
 };
 

@@ -101,6 +101,7 @@ class Pool {
 
 int main(int argc, char** argv) try {
   if (argc != 4) throw std::runtime_error("usage: pool PLAN THREADS FRAMES");
+  if (std::atoi(argv[2]) < 1) throw std::runtime_error("at least one thread");  // who else takes the jobs
   Pool pool(argv[1], unsigned(std::atoi(argv[2])));
   std::vector<std::future<std::vector<float>>> results;
   for (int i = 0; i < std::atoi(argv[3]); ++i) {
