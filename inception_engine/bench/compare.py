@@ -4,7 +4,8 @@
 
 Times of two runs can be compared where machine and load were the same; the output says where the machines differ.
 ``ratio`` is to the best peer of the same run, which is the better measure between runs. A case that was timed in the
-old run and failed in the new one is worse by any measure.
+old run, and failed in the new one or is gone from it, is worse by any measure; and a figure that the new run no longer
+has is worse than any limit allows.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Change:
     """One case by one measure. ``worse``: (new - old) / old, its sign so that above 0 is worse; None where not
     comparable.
 
-    ``verdict``: "", "FAIL", or why it is no number.
+    ``verdict``: "", "FAIL", or why it is no number, behind "FAIL: " where that is a failure.
     """
 
     case: Case
@@ -72,17 +73,27 @@ class Change:
     verdict: str
     unstable: bool
 
+    @property
+    def failed(self) -> bool:
+        return self.verdict.startswith("FAIL")
+
 
 def changes(old: Document, new: Document, limits: Sequence[Limit]) -> list[Change]:
     """Of all cases that both have, for each limit's measure (p50 where there is none)."""
     before = {row.case: row for row in old.rows}
-    shares = {limit.measure: limit.share for limit in limits}
+    shares: dict[str, float | None] = {limit.measure: limit.share for limit in limits}
     return [
         _change(row.case, before[row.case], row, measure, shares.get(measure))
         for row in new.rows
         if row.case in before
         for measure in (shares or ("p50",))
     ]
+
+
+def gone(old: Document, new: Document) -> list[Row]:
+    """Rows of the old run whose cases the new one has not."""
+    cases = {row.case for row in new.rows}
+    return [row for row in old.rows if row.case not in cases]
 
 
 def _change(case: Case, old: Row, new: Row, name: str, share: float | None) -> Change:
@@ -92,6 +103,8 @@ def _change(case: Case, old: Row, new: Row, name: str, share: float | None) -> C
     if old.status == OK and new.status != OK:
         verdict = f"{'FAIL' if share is not None else 'lost'}: {new.status}"
         return Change(case, name, before, None, None, verdict, unstable)
+    if share is not None and before is not None and after is None:
+        return Change(case, name, before, None, None, "FAIL: not known in the new run", unstable)
     if before is None or after is None:
         missing = "in both" if before is after else "in the old run" if before is None else "in the new run"
         return Change(case, name, before, after, None, f"not known {missing}", unstable)
@@ -99,16 +112,18 @@ def _change(case: Case, old: Row, new: Row, name: str, share: float | None) -> C
         worse = (after - before) / before * (1 if measure.higher_is_worse else -1)
     else:
         worse = math.inf if (after > 0) == measure.higher_is_worse and after else 0.0
-    failed = share is not None and worse > share
+    failed = share is not None and not worse <= share  # NaN, too
     return Change(case, name, before, after, worse, "FAIL" if failed else "", unstable)
 
 
-def render(old: Document, new: Document, found: Sequence[Change]) -> str:
-    """What differs between the machines, a line for each change, and what only one run has."""
+def render(old: Document, new: Document, found: Sequence[Change], limited: bool) -> str:
+    """What differs between the machines, a line for each change, and what only one run has. ``limited``: what is gone
+    fails."""
+    before, after = _where(old), _where(new)
     lines = [
-        f"the runs differ in {name}: {old.environment.get(name)} and {new.environment.get(name)}"
-        for name in _SAME_MACHINE
-        if old.environment.get(name) != new.environment.get(name)
+        f"the runs differ in {name}: {before.get(name)} and {after.get(name)}"
+        for name in dict.fromkeys((*before, *after))
+        if before.get(name) != after.get(name)
     ]
     wide = max((len(_name(change.case)) for change in found), default=0)
     for change in found:
@@ -118,10 +133,18 @@ def render(old: Document, new: Document, found: Sequence[Change]) -> str:
         lines.append(
             f"{_name(change.case):<{wide}}  {change.measure:<12}{values}  {text:>8}  {notes}".rstrip()
         )
-    old_cases, new_cases = ([row.case for row in document.rows] for document in (old, new))
-    lines += [f"only in the old run: {_name(case)}" for case in old_cases if case not in new_cases]
-    lines += [f"only in the new run: {_name(case)}" for case in new_cases if case not in old_cases]
+    lines += [
+        f"{'FAIL: ' * (limited and row.status == OK)}only in the old run: {_name(row.case)}"
+        for row in gone(old, new)
+    ]
+    lines += [f"only in the new run: {_name(row.case)}" for row in gone(new, old)]
     return "\n".join(lines) + "\n"
+
+
+def _where(document: Document) -> dict[str, object]:
+    """What should be the same in two runs: the machine, and each package's version."""
+    environment = document.environment
+    return {**{name: environment.get(name) for name in _SAME_MACHINE}, **environment["versions"]}
 
 
 def _value(value: float | None) -> str:
@@ -137,7 +160,8 @@ def _name(case: Case) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns 1 where a limit is passed, 2 (by SystemExit) for a mistake, else 0."""
+    """Returns 1 where a limit is passed, or a limited figure or a timed case is gone; 2 (by SystemExit) for a mistake,
+    which a limit that can be held against nothing is; else 0."""
     parser = Parser(
         prog="inception-bench compare",
         description="Compares two files of inception-bench (--json or --jsonl), case by case. Above 0 is worse.",
@@ -154,6 +178,9 @@ def main(arguments: Sequence[str]) -> int:
         metavar="MEASURE:PERCENT",
     )
     options = parser.parse_args(arguments)
+    limited = [limit.measure for limit in options.fail_if]
+    if twice := [name for name in MEASURES if limited.count(name) > 1]:
+        parser.error(f"--fail-if: two limits for {twice[0]}")
     try:
         old, new = records.read(options.old), records.read(options.new)
     except RecordsError as error:
@@ -161,8 +188,13 @@ def main(arguments: Sequence[str]) -> int:
     found = changes(old, new, options.fail_if)
     if not found:
         parser.error(f"{options.old} and {options.new} have no case in common")
-    sys.stdout.write(render(old, new, found))
-    return int(any(change.verdict.startswith("FAIL") for change in found))
+    lost = any(row.status == OK for row in gone(old, new))
+    for name in limited:
+        of_it = [change for change in found if change.measure == name]
+        if not lost and all(change.worse is None and not change.failed for change in of_it):
+            parser.error(f"--fail-if {name}: there is no case in which both runs know it")
+    sys.stdout.write(render(old, new, found, bool(limited)))
+    return int(any(change.failed for change in found) or (bool(limited) and lost))
 
 
 def _limits(text: str) -> list[Limit]:

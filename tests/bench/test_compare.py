@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 
 from inception_engine.bench import command
+from inception_engine.bench.compare import Limit, changes
 from inception_engine.bench.records import Document, Row
-from tests.bench.test_report import BEST, ENVIRONMENT, OURS
+from tests.bench.test_report import BEST, ENVIRONMENT, MISSING, OURS
 
 
 def write(folder: Path, name: str, rows: list[Row], **environment: Any) -> str:
@@ -72,9 +74,50 @@ def test_what_differs_and_what_is_shaky_is_said(tmp_path: Path, capsys: pytest.C
     assert "only in the new run: lrn fp32 batch 8, engine on cpu, threads 1" in printed
 
 
+LOST: dict[str, tuple[dict[str, Any] | None, str, str]] = {
+    "not known now": ({"p99_ms": None}, "p99:5%", "FAIL: not known in the new run"),
+    "gone": (None, "p50:5%", "FAIL: only in the old run: lrn fp32 batch 8, engine on cpu"),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_the_new_run_no_longer_has_fails_a_limit_and_nothing_else(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values, limit, said = LOST[name]
+    kept = [] if values is None else [replace(OURS, **values)]
+    old, new = write(tmp_path, "old.json", [OURS, BEST]), write(tmp_path, "new.json", [*kept, BEST])
+    assert command.main(["compare", old, new, "--fail-if", limit]) == 1
+    assert said in capsys.readouterr().out
+    assert command.main(["compare", old, new]) == 0
+    assert "FAIL" not in capsys.readouterr().out
+
+
+def test_a_case_that_never_was_timed_may_be_gone(tmp_path: Path) -> None:
+    old, new = write(tmp_path, "old.json", [OURS, MISSING]), write(tmp_path, "new.json", [OURS])
+    assert command.main(["compare", old, new, "--fail-if", "p50:5%"]) == 0
+
+
+def test_what_is_no_number_fails_a_limit() -> None:
+    old, new = (Document(ENVIRONMENT, {}, [replace(OURS, p50_ms=value)]) for value in (1.0, math.nan))
+    (change,) = changes(old, new, [Limit("p50", 10.0)])
+    assert change.failed
+
+
+def test_versions_that_differ_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = write(tmp_path, "old.json", [OURS], versions={"numpy": "2.3", "torch": "2.9"})
+    new = write(tmp_path, "new.json", [OURS], versions={"numpy": "2.4", "torch": "2.9"})
+    assert command.main(["compare", old, new]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "differ" in line] == ["the runs differ in numpy: 2.3 and 2.4"]
+
+
 MISTAKES = {
     "limit": ["OLD", "NEW", "--fail-if", "p50"],
     "measure": ["OLD", "NEW", "--fail-if", "p42:5%"],
+    "two limits for one measure": ["OLD", "NEW", "--fail-if", "p50:5%,p99:5%", "--fail-if", "p50:9%"],
+    "a limit on what nobody knows": ["OLD", "NEW", "--fail-if", "p50:5%,p99.9:5%"],
+    "a limit on what the old run does not know": ["OLD", "RARE", "--fail-if", "p99.9:5%"],
     "one file": ["OLD"],
     "no file": ["OLD", "/nonexistent.json"],
     "folder": ["OLD", "/"],
@@ -96,6 +139,7 @@ def test_mistakes_are_one_line_and_status_two(
         "NEW": write(tmp_path, "new.json", [OURS]),
         "ELSE": write(tmp_path, "else.json", [replace(OURS, batch=3)]),
     }
+    files["RARE"] = write(tmp_path, "rare.json", [replace(OURS, p999_ms=1.0)])
     others = {
         "FORMAT1": b'{"format": 1, "environment": {}, "method": {}, "rows": []}',
         "OTHERS": b"[1, 2]",
