@@ -142,6 +142,13 @@ def test_a_warm_up_that_never_agrees_is_given_up_and_said() -> None:
     assert not timed.warm and timed.error is None and len(timed.rounds) == 1
 
 
+def test_a_warm_up_of_slow_calls_has_three_blocks_in_any_case() -> None:
+    machine = Machine()
+    assert warm_up(machine.peer("slow", 4000.0), Schedule(warmup=0.5))
+    assert machine.calls == ["slow"] * 3
+    assert not warm_up(machine.peer("uneven", 4000.0, 5000.0), Schedule(warmup=0.5))
+
+
 def test_the_pause_is_not_part_of_any_sample() -> None:
     machine = Machine()
     schedule = Schedule(warmup=0, duration=0.1, rounds=2)
