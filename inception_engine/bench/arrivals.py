@@ -60,10 +60,11 @@ def search(
     loop: OpenLoop,
     *,
     steps: int = STEPS,
+    settle: Callable[[str], object] = lambda name: None,
     progress: Callable[[str, int], None] = lambda name, step: None,
 ) -> dict[str, Held]:
     """The highest rate of each; ``closed_rates``: calls per second, all streams busy. Peers take turns at every
-    step."""
+    step; ``settle`` is called before each, and may raise PeerError as the peer may."""
     results = {name: Held() for name in served}
     between = {name: (0.0, closed_rates[name]) for name in served}
     for step in range(steps):
@@ -76,6 +77,7 @@ def search(
             rate = (low + high) / 2
             arrivals = poisson(rate, loop.seconds, seed=step)
             try:
+                settle(name)
                 latencies = server.arrivals(arrivals, round(GIVE_UP * loop.bound_ms * 1e6))
             except PeerError as error:
                 held.error = error

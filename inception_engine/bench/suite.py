@@ -20,7 +20,7 @@ from inception_engine.bench.process import PeerError, Ready, Worker
 from inception_engine.bench.records import Row
 from inception_engine.bench.rows import begun, status_of, timed_row
 from inception_engine.bench.runners import Task
-from inception_engine.bench.timing import Clock, Samples, Schedule, measure, statistics
+from inception_engine.bench.timing import Clock, Samples, Schedule, measure, settle, statistics
 from inception_engine.errors import EngineError, PackageError
 from inception_engine.parity import error as parity
 
@@ -93,8 +93,8 @@ class Suite:
                     )
             timed = measure(workers, self._method.schedule, clock=Clock(), progress=self._turn)
             good = {name: worker for name, worker in workers.items() if timed[name].error is None}
-            parts = {name: self._parts(name, worker) for name, worker in good.items()}
-            held = self._open_loop(good, timed)
+            parts = {name: self._parts(name, good) for name in good}
+            held = self._open_loop(good, timed, possible[0].streams)
         return [
             timed_row(row, timed, parts.get(case.label, {}), held.get(case.label), self._method.open_loop)
             if case.label in timed
@@ -152,25 +152,48 @@ class Suite:
         rounds = self._method.schedule.rounds
         self.progress(f"{name}, round {turn} of {rounds}" if turn else f"{name}, warm-up")
 
-    def _parts(self, name: str, worker: Worker) -> dict[str, float]:
+    def _parts(self, name: str, workers: Mapping[str, Worker]) -> dict[str, float]:
         """Medians in ms. A peer that fails here was timed before: its parts are not known."""
         self.progress(f"{name}, its parts")
         try:
-            return {part: middle.median(times) / 1e6 for part, times in worker.parts(PARTS).items()}
+            _settle(name, workers)
+            parts = workers[name].parts(PARTS)
+            return {part: middle.median(times) / 1e6 for part, times in parts.items()}
         except PeerError:
             return {}
 
-    def _open_loop(self, workers: Mapping[str, Worker], timed: Mapping[str, Samples]) -> dict[str, Held]:
+    def _open_loop(
+        self, workers: Mapping[str, Worker], timed: Mapping[str, Samples], streams: int
+    ) -> dict[str, Held]:
+        """No rate is searched for a peer whose calls are over the bound with nobody before them: it holds none, and at
+        the lowest rates that would take hours to see."""
         loop = self._method.open_loop
         if loop is None:
             return {}
-        rates = {name: statistics(timed[name]).calls_per_s or 0.0 for name in workers}
-        return arrivals.search(
-            workers,
-            rates,
+        hopeful = {
+            name: worker
+            for name, worker in workers.items()
+            if _least_ms(timed[name], streams) <= loop.bound_ms
+        }
+        found = arrivals.search(
+            hopeful,
+            {name: statistics(timed[name]).calls_per_s or 0.0 for name in hopeful},
             loop,
+            settle=lambda name: _settle(name, workers),
             progress=lambda name, step: self.progress(f"{name}, rate {step + 1} of {arrivals.STEPS}"),
         )
+        return {name: found.get(name, Held()) for name in workers}
+
+
+def _settle(name: str, workers: Mapping[str, Worker]) -> None:
+    """As before a turn of the rounds: quiet, and one call that is not counted. Raises PeerError."""
+    settle(list(workers.values()), Clock())
+    workers[name].time(0, 1, 1)
+
+
+def _least_ms(samples: Samples, streams: int) -> float:
+    """What a call takes that nobody is before: the median; of streams that slowed each other, the fastest."""
+    return statistics(samples).p50_ms if streams == 1 else min(map(min, samples.rounds)) / 1e6
 
 
 def _logits(artefacts: Artefacts, case: Case) -> Any:

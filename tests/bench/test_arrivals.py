@@ -86,6 +86,21 @@ def test_a_peer_that_fails_leaves_the_search_and_not_the_others() -> None:
     assert str(held["bad"].error) == "out of luck" and held["good"].error is None and held["good"].rate > 0
 
 
+def test_each_turn_settles_and_a_peer_may_fail_there() -> None:
+    settled: list[str] = []
+
+    def settle(name: str) -> None:
+        settled.append(name)
+        if name == "bad":
+            raise PeerError("out of luck")
+
+    peers = {name: Server(lambda: 10.0) for name in ("bad", "good")}
+    loop = OpenLoop(bound_ms=50.0, seconds=2.0)
+    held = search(peers, dict.fromkeys(peers, 100.0), loop, steps=3, settle=settle)
+    assert settled == ["bad", "good", "good", "good"]
+    assert str(held["bad"].error) == "out of luck" and held["good"].rate > 0
+
+
 def test_the_self_test_passes_through_real_processes(capsys: pytest.CaptureFixture[str]) -> None:
     assert selftest.main() == 0
     printed = capsys.readouterr().out
