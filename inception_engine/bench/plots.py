@@ -3,6 +3,7 @@ matplotlib."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def write(document: Document, folder: Path) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written = []
     for name, figure in _figures(document):
-        target = folder / f"{name}.png"
+        # A record may come from anywhere: what it says is no path.
+        target = folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.png"
         figure.savefig(target, dpi=120, bbox_inches="tight")
         written.append(target)
     _close()

@@ -1,7 +1,7 @@
 """What a run leaves behind: one row per case, where it was measured, and the two files that hold them.
 
 The JSON document has ``format``, ``environment``, ``method``, ``rows`` and ``profiles``. The JSON lines are the same
-in the order in which it became known, each written at once, so that nothing finished is lost:
+in the order in which it became known, rows after each group of cases, so that no finished group is lost:
 
     {"kind": "environment", "format": 2, "environment": ..., "method": ...}    once for each run
     {"kind": "row", ...}                                                      a Row
@@ -11,10 +11,14 @@ in the order in which it became known, each written at once, so that nothing fin
 
 from __future__ import annotations
 
-import dataclasses
+import builtins
 import json
 import os
-from collections.abc import Iterator
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,9 @@ class RecordsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One case. Where ``status`` is not ``ok`` the row was not timed, and the figures are None.
+    """One case. A figure is None where it is not known: all of them where the peer could not be run, those of time
+    where it missed its parity bound or failed in the rounds. ``status`` says which. A peer that failed in the open
+    loop, behind the rounds, has the figures of the rounds.
 
     ``parity``: max|d| / max|ref| of the logits against the float64 reference, over all streams. ``images_per_s``: of
     the turns as wholes, all streams together. ``rounds_ms``: the median of each round. ``spread_*``: the lowest and
@@ -172,7 +178,7 @@ def can_be_continued(path: Path) -> bool:
         return True
     try:
         record = json.loads(begin)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and (record.get("kind"), record.get("format")) == ("environment", FORMAT)
 
@@ -197,7 +203,7 @@ def read(path: Path) -> Document:
         raise RecordsError(f"{path}: holds no records of inception-bench") from None
     try:
         whole = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, or whole numbers or brackets beyond what Python reads
         whole = None
     try:
         if isinstance(whole, dict) and "rows" in whole:
@@ -213,7 +219,7 @@ def _lines(path: Path, text: str) -> Document:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             if document is not None and number == len(lines) and not line.endswith("\n"):
                 break  # a run that was killed while it wrote
             raise RecordsError(f"{path}, line {number}: not JSON") from None
@@ -228,6 +234,7 @@ def _lines(path: Path, text: str) -> Document:
             document.profiles.append(record)
         elif kind == "end":
             document.environment["other_processes_cores"] = record["other_processes_cores"]
+            _check_environment(path, document.environment)
     if document is None:
         raise RecordsError(f"{path}: holds no records of inception-bench")
     return document
@@ -239,12 +246,70 @@ def _document(path: Path, content: dict[str, Any]) -> Document:
         raise RecordsError(
             f"{path}: written by another version of inception-bench (format {found}; this one reads {FORMAT})"
         )
+    environment, method = content["environment"], content["method"]
+    _check_environment(path, environment)
     rows = [_row(path, row) for row in content.get("rows", [])]
-    return Document(content["environment"], content["method"], rows, list(content.get("profiles", [])))
+    profiles = list(content.get("profiles", []))
+    if not isinstance(method, dict) or not all(isinstance(profile, dict) for profile in profiles):
+        raise TypeError
+    return Document(environment, method, rows, profiles)
+
+
+# What is read of an environment again, and what it may be; a record may say more.
+_ENVIRONMENT = {
+    "cpu": str | None,
+    "cores": int,
+    "isa": str | None,
+    "other_processes_cores": float | None,
+    "os": str,
+    "python": str,
+    "versions": dict[str, str],
+}
+_COMMIT = {"commit": str, "dirty": bool}
+_NAMES = {str: "str", bool: "bool", int: "int", float: "float"}
+
+
+def _check_environment(path: Path, environment: dict[str, Any]) -> None:
+    """KeyError where something is missing, TypeError where there is no environment."""
+    _check(path, "the environment", environment, _ENVIRONMENT)
+    _check(path, "the environment", {"gpu": environment.get("gpu")}, {"gpu": str | None})
+    if environment["git"] is not None:
+        _check(path, "the environment's git", environment["git"], _COMMIT)
 
 
 def _row(path: Path, values: dict[str, Any]) -> Row:
-    known = {field.name for field in dataclasses.fields(Row)}
-    if unknown := set(values) - known:
+    if not isinstance(values, dict):
+        raise TypeError
+    known = typing.get_type_hints(Row)
+    if unknown := set(values) - set(known):
         raise RecordsError(f"{path}: a row has the field {min(unknown)!r}, which this version does not know")
+    _check(path, "a row", values, {name: known[name] for name in values})
     return Row(**values)
+
+
+def _check(path: Path, owner: str, values: dict[str, Any], kinds: Mapping[str, Any]) -> None:
+    if not isinstance(values, dict):
+        raise TypeError
+    for name, kind in kinds.items():
+        if not _is(values[name], kind):
+            raise RecordsError(f"{path}: {owner}'s {name} is no {_NAMES.get(kind, kind)}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """``kind``: str (without halves of characters, which cannot be printed), bool, int, float (finite, or a whole
+    number), a list or dict of them, one of several."""
+    arguments = typing.get_args(kind)
+    match typing.get_origin(kind):
+        case types.UnionType:
+            return any(_is(value, each) for each in arguments)
+        case builtins.list:
+            return isinstance(value, list) and all(_is(each, arguments[0]) for each in value)
+        case builtins.dict:
+            return isinstance(value, dict) and all(_is(each, arguments[1]) for each in value.values())
+    if kind is types.NoneType:
+        return value is None
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # NaN is not, either
+    if kind is str:
+        return type(value) is str and not re.search("[\ud800-\udfff]", value)
+    return type(value) is kind

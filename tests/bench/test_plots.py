@@ -40,5 +40,14 @@ def test_pictures_of_rows_and_profiles(tmp_path: Path) -> None:
         assert pixels.width > 300 and min(pixels.tobytes()) < 100  # something dark on it
 
 
+def test_what_a_record_says_is_no_path(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    rows, profile = [replace(OURS, variant="../../x")], {**PROFILE, "variant": "/../../y"}
+    written = plots.write(Document(ENVIRONMENT, {}, rows, [profile]), folder)
+    assert len(written) == 4 and {path.parent for path in written} == {folder}
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
+
+
 def test_nothing_measured_is_no_picture(tmp_path: Path) -> None:
     assert plots.write(Document(ENVIRONMENT, {}, [MISSING]), tmp_path) == []

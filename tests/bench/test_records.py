@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +62,88 @@ def test_a_line_that_was_cut_off_is_not_continued_in_the_middle(tmp_path: Path) 
     Journal(Document(ENVIRONMENT, {}), None, path).rows([OURS])
     assert records.read(path).rows == [OURS]
     assert len(path.read_text().splitlines()) == 1 + len(ROWS) - 1 + 2
+
+
+WHOLE = json.loads(Document(ENVIRONMENT, {}, [OURS], [PROFILE]).text())
+DAMAGED: dict[str, tuple[dict[str, Any], str]] = {
+    "environment": ({"environment": None}, "holds no records"),
+    "empty environment": ({"environment": {}}, "holds no records"),
+    "method": ({"method": []}, "holds no records"),
+    "rows": ({"rows": 3}, "holds no records"),
+    "row": ({"rows": ["peer"]}, "holds no records"),
+    "profiles": ({"profiles": [1]}, "holds no records"),
+    "versions": ({"environment": {**ENVIRONMENT, "versions": None}}, "the environment's versions is no dict"),
+    "version": (
+        {"environment": {**ENVIRONMENT, "versions": {"numpy": 2}}},
+        "the environment's versions is no dict",
+    ),
+    "git": ({"environment": {**ENVIRONMENT, "git": "abc"}}, "holds no records"),
+    "commit": (
+        {"environment": {**ENVIRONMENT, "git": {"commit": 1, "dirty": True}}},
+        "git's commit is no str",
+    ),
+    "gpu": ({"environment": {**ENVIRONMENT, "gpu": 1}}, "the environment's gpu is no str"),
+}
+FIELDS: dict[str, tuple[Any, str]] = {
+    "p50_ms": ("abc", "float"),
+    "p99_ms": (True, "float"),
+    "parity": (math.nan, "float"),
+    "ratio": (10**400, "float"),
+    "batch": ([1], "int"),
+    "threads": (2.0, "int"),
+    "streams": (True, "int"),
+    "status": (3, "str"),
+    "peer": (3, "str"),
+    "variant": ("\ud800", "str"),
+    "best_peer": (3, "str"),
+    "unstable": (0, "bool"),
+    "rounds_ms": (None, "list"),
+    "warm": (None, "bool"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_documents_are_said(name: str, tmp_path: Path) -> None:
+    change, said = DAMAGED[name]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**WHOLE, **change}))
+    with pytest.raises(RecordsError, match=said):
+        records.read(path)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_of_rows_have_their_types(name: str, tmp_path: Path) -> None:
+    value, kind = FIELDS[name]
+    row = {**WHOLE["rows"][0], name: value}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**WHOLE, "rows": [row]}))
+    with pytest.raises(RecordsError, match=f"a row's {name} is no {kind}"):
+        records.read(path)
+
+
+def test_whole_numbers_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps({**WHOLE, "rows": [{**WHOLE["rows"][0], "p50_ms": 16, "rounds_ms": [15, 17]}]})
+    )
+    assert records.read(path).rows == [replace(OURS, p50_ms=16.0, rounds_ms=[15.0, 17.0])]
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, "9" * 5000])
+def test_what_python_does_not_read_is_not_json(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content + "\n")
+    with pytest.raises(RecordsError, match="line 1: not JSON"):
+        records.read(path)
+    assert not records.can_be_continued(path)
+
+
+def test_the_end_of_a_run_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    Journal(Document(dict(ENVIRONMENT), {}), None, path).end(0, 0.5)
+    path.write_text(path.read_text().replace("0.5", '"abc"'))
+    with pytest.raises(RecordsError, match="other_processes_cores is no float"):
+        records.read(path)
 
 
 def test_files_of_others_are_not_continued(tmp_path: Path) -> None:
