@@ -51,9 +51,11 @@ def _spread(row: Row) -> str:
 
 
 def _status(row: Row) -> str:
-    if row.status != OK or not row.unstable:
-        return row.status
-    return "unstable" if row.warm else "unstable from warm-up on"
+    if row.status == OK and row.unstable:
+        return "unstable" if row.warm else "unstable from warm-up on"
+    if row.status == OK and len(row.rounds_ms) == 1:  # which agrees with itself
+        return "one round"
+    return row.status
 
 
 _WHO = (

@@ -116,6 +116,13 @@ def test_unstable_is_printed_in_every_form(form: Any) -> None:
     assert len(rows) == 2 and "unstable" in rows[0] and "unstable from warm-up on" in rows[1]
 
 
+def test_one_round_says_nothing_of_stability() -> None:
+    row = replace(OURS, rounds_ms=[16.0])
+    assert report.table([row], ENVIRONMENT).endswith("one round\n")
+    assert report.table([replace(row, unstable=True, warm=False)], ENVIRONMENT).endswith("warm-up on\n")
+    assert report.table([replace(row, status="failed: x")], ENVIRONMENT).endswith("failed: x\n")
+
+
 def test_ratios_are_over_the_best_peer_and_hold_no_time() -> None:
     text = report.ratios(ROWS, ENVIRONMENT)
     ours = next(line for line in text.splitlines() if " engine " in line)
