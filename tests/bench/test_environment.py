@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,6 +17,12 @@ def test_environment_names_machine_versions_and_command() -> None:
     assert content["cores"] >= 1 and content["memory_bytes"] > 1 << 20
     assert content["versions"]["numpy"].count(".") >= 1
     assert json.dumps(content, allow_nan=False)
+
+
+def test_a_hosts_own_name_of_its_kernel_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-13-cloud-amd64")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    assert environment([])["os"] == f"{platform.system()} 6.1.0, glibc 2.36"
 
 
 def test_other_processes_are_counted_and_our_own_work_is_not() -> None:
