@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -32,7 +34,7 @@ FAILURES = ("failed", "parity failed")  # beginnings of the statuses that are fa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if a peer failed or missed its parity bound, or ``compare`` found what is to fail; 2 on a mistake
-    in the options; 130 on Ctrl-C.
+    in the options; 130 on Ctrl-C, 143 on SIGTERM: what is finished is then printed and kept, and peers are ended.
 
     A peer that is not installed, is not for this machine or does not support the device or data type is a row that says
     so and no failure, unless no peer is left: then nothing was measured, and the status is 2.
@@ -44,12 +46,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _show(arguments[1:])
     options_parser = parser()
     options = options_parser.parse_args(arguments)
-    if options.self_test:
-        return selftest.main()
     options.device = list(dict.fromkeys(_device(device) for device in options.device))
     mistake = impossible(options) or _unwritable(options)
     if mistake is not None:
         options_parser.error(mistake)
+    try:
+        with _terminable():
+            return selftest.main() if options.self_test else _measured(options, arguments, options_parser)
+    except Terminated:
+        return Terminated.status
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+    status = 128 + signal.SIGTERM
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM raises Terminated, once: a second would only disturb the cleaning up."""
+    if threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _measured(options: argparse.Namespace, arguments: Sequence[str], options_parser: Parser) -> int:
     if importlib.util.find_spec("torch") is None:
         options_parser.error(
             "torch is needed for the reference that parity is checked against: pip install torch"
@@ -126,6 +158,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
         options.launch or LAUNCHES,
     )
     unwritten: OSError | None = None
+    refused: Exception | None = None
     status = 0
     with tempfile.TemporaryDirectory(prefix="inception-bench-") as folder:
         suite = Suite(Artefacts(Path(folder)), method)
@@ -136,26 +169,27 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
                 _profile(options, journal, Path(folder))
             else:
                 _measure(suite, wanted, journal)
-        except KeyboardInterrupt:
-            status = 130  # the finished groups are shown and kept
+        except KeyboardInterrupt as stop:  # the finished groups are shown and kept
+            status = Terminated.status if isinstance(stop, Terminated) else 130
         except OSError as error:
             unwritten = error
         except (CompileError, EngineError) as error:  # of a profile; a peer's own are rows
-            options_parser.error(str(error))
+            refused, status = error, 2
         try:
             if unwritten is None:
                 journal.end(status, others.cores())
         except OSError as error:
             unwritten = error
     document.environment["other_processes_cores"] = others.cores()
-    sys.stdout.write(_text(document, options.format))
-    sys.stdout.flush()
+    if refused is None or document.profiles:
+        sys.stdout.write(_text(document, options.format))
+        sys.stdout.flush()
     if unwritten is not None:
         options_parser.error(f"{unwritten.filename or 'cannot write'}: {unwritten.strerror}")
+    if refused is not None:
+        options_parser.error(str(refused))
     if options.plots is not None and status == 0:
-        from inception_engine.bench import plots
-
-        plots.write(document, options.plots)
+        _draw(document, options.plots, options_parser)
     return status or _status(document, options_parser)
 
 
@@ -187,9 +221,8 @@ def _profile(options: argparse.Namespace, journal: Journal, folder: Path) -> Non
             show(f"{workload.variant}, batch {workload.batch}, {workload.dtype} on {device}")
             trace = options.trace
             if trace is not None and len(combinations) > 1:
-                trace = trace.with_name(
-                    f"{trace.stem}-{workload.variant}-{workload.batch}-{device}{trace.suffix}"
-                )
+                which = f"{workload.variant}-{workload.dtype}-{device}-{threads}-{workload.batch}"
+                trace = trace.with_name(f"{trace.stem}-{which}{trace.suffix}")
             journal.profile(profiling.profile(workload, device, threads, folder, options.duration, trace))
             advance(number)
 
@@ -242,12 +275,28 @@ def _show(arguments: Sequence[str]) -> int:
         document = records.read(options.file)
     except RecordsError as error:
         options_parser.error(str(error))
-    sys.stdout.write(_text(document, options.format))
-    if options.plots is not None:
-        from inception_engine.bench import plots
-
-        plots.write(document, options.plots)
+    try:
+        text = _text(document, options.format)
+        text.encode()
+        sys.stdout.write(text)
+        if options.plots is not None:
+            _draw(document, options.plots, options_parser)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        options_parser.error(f"{options.file}: damaged records: {type(error).__name__}: {_first_line(error)}")
     return 0
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _draw(document: Document, folder: Path, options_parser: Parser) -> None:
+    from inception_engine.bench import plots
+
+    try:
+        plots.write(document, folder)
+    except OSError as error:
+        options_parser.error(f"--plots: {error.filename or folder}: {error.strerror or error}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -82,7 +83,7 @@ def _how(group: argparse._ArgumentGroup) -> None:
 
     add("--duration", seconds, 3.0, "seconds timed per row, shared out among the rounds", "S")
     add("--warmup", seconds, 0.5, "seconds before, per row; longer until three blocks agree", "S")
-    add("--rounds", count, 5, "in which the peers take turns", "N")
+    add("--rounds", count, 5, "in which the peers take turns; one says nothing of stability", "N")
     add("--min-calls", calls, 3, "of a turn, whichever time they take", "N")
     add("--max-calls", calls, 1_000_000, "of a turn, whatever time is left", "N")
     add("--starts", count, 1, "fresh processes for load and first call", "N")
@@ -91,7 +92,8 @@ def _how(group: argparse._ArgumentGroup) -> None:
         "--open-loop",
         positive,
         None,
-        "also search the highest rate of Poisson arrivals whose 99th percentile is at most this",
+        "also search the highest rate of Poisson arrivals whose 99th percentile is at most this; at least 200 requests "
+        "at each rate, whichever time they take",
         "MS",
     )
     add("--open-seconds", positive, 5.0, "of arrivals at each rate", "S")
@@ -102,7 +104,7 @@ def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--json", type=Path, help="rows and environment, whole after every group", metavar="FILE"
     )
-    group.add_argument("--jsonl", type=Path, help="add each row to FILE as it is finished", metavar="FILE")
+    group.add_argument("--jsonl", type=Path, help="add the rows to FILE after every group", metavar="FILE")
     group.add_argument(
         "--plots", type=Path, help="PNGs of the run into FOLDER (needs matplotlib)", metavar="FOLDER"
     )
@@ -186,6 +188,14 @@ def impossible(options: argparse.Namespace) -> str | None:
         return "--profile runs our engine alone: not with --open-loop"
     if options.profile and options.input != "float32":
         return "--profile takes normalised images: not with --input uint8"
-    if options.json is not None and options.json == options.jsonl:
-        return "--json and --jsonl name the same file"
+    if options.profile and options.streams != [1]:
+        return "--profile runs one call at a time: not with --streams"
+    if options.profile and options.format in ("csv", "ratios"):
+        return f"--format {options.format} is of rows: a profile has none"
+    outputs = {name: path for name in ("json", "jsonl", "trace") if (path := getattr(options, name))}
+    if options.self_test and (outputs or options.plots):
+        return f"--self-test measures nothing: not with --{next(iter(outputs), 'plots')}"
+    for one, other in itertools.combinations(outputs, 2):
+        if os.path.realpath(outputs[one]) == os.path.realpath(outputs[other]):
+            return f"--{one} and --{other} name the same file"
     return None

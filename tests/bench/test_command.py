@@ -6,18 +6,23 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inception_engine.bench import command, options, peers, records, suite
+from inception_engine.bench import arrivals, command, options, peers, process, records, suite
 from inception_engine.bench.cases import Case, Workload
 from inception_engine.bench.records import Journal, Row
+from inception_engine.bench.timing import measure
 from tests.bench.conftest import Install
+from tests.bench.test_report import ENVIRONMENT, OURS
 
 QUICK = ["--duration", "0.01", "--warmup", "0", "--rounds", "2", "--threads", "1"]
 ONE = ["--batch", "2", "--variant", "plain"]
@@ -208,6 +213,86 @@ def test_what_is_finished_is_kept(
         assert [row.batch for row in records.read(written).rows] == [1]
 
 
+@pytest.mark.parametrize("place", ["rounds", "reference"])
+def test_sigterm_ends_the_run_its_peers_and_its_files(
+    place: str,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """In the second group: while its peers live, or before they are started."""
+    living: list[process.Worker] = []
+
+    def measured(workers: dict[str, process.Worker], *arguments: Any, **named: Any) -> Any:
+        living.extend(workers.values())
+        if len(living) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(workers, *arguments, **named)
+
+    def expected(self: Workload) -> Any:
+        if self.batch == 3 and place == "reference":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return reference(self)
+
+    install("good")
+    reference = Workload.expected
+    monkeypatch.setattr(suite, "measure", measured)
+    monkeypatch.setattr(Workload, "expected", expected)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = signal.getsignal(signal.SIGTERM)
+    path = tmp_path / "run.json"
+    arguments = ["--peers", "good", "--batch", "2,3", "--variant", "plain", "--json", str(path)]
+    assert command.main([*QUICK, *arguments]) == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert len(living) == (2 if place == "rounds" else 1)
+    assert all(worker._process.poll() is not None for worker in living)
+    assert [row.batch for row in records.read(path).rows] == [2]
+    captured = capsys.readouterr()
+    assert "good" in captured.out and captured.err == ""
+
+
+def test_a_bound_below_the_call_is_not_searched(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    searched: list[str] = []
+    search = arrivals.search
+
+    def counted(served: Any, *arguments: Any, **named: Any) -> Any:
+        searched.extend(served)
+        return search(served, *arguments, **named)
+
+    monkeypatch.setattr(arrivals, "search", counted)
+    install("good")
+    install("slower", "slower")
+    loop = ["--open-loop", "6", "--open-seconds", "0.01"]
+    status, (_, slower) = run(capsys, "--peers", "good,slower", *ONE, *loop)
+    assert (status, slower["status"]) == (0, "ok") and "slower" not in searched
+    assert (slower["open_rate_per_s"], slower["open_p99_ms"], slower["open_bound_ms"]) == (0, None, 6)
+
+
+DAMAGED: dict[str, dict[str, Any]] = {
+    "profile": {"profiles": [{"a": 1}]},
+    "ratio without its range": {"rows": [{**asdict(OURS), "ratio_min": None}]},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_records_are_one_line(
+    damage: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "run.json"
+    whole = json.loads(records.Document(ENVIRONMENT, {}, [OURS]).text())
+    path.write_text(json.dumps({**whole, **DAMAGED[damage]}))
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["show", str(path)])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.out == "" and captured.err.count("\n") == 1
+    assert f"{path}: damaged records" in captured.err
+
+
 MISTAKES = {
     "peer": ["--peers", "engine,tensorflow"],
     "variant": ["--variant", "resnet"],
@@ -235,6 +320,12 @@ MISTAKES = {
     "open loop in a profile": ["--profile", "--open-loop", "5"],
     "open loop of nothing": ["--open-loop", "0"],
     "plots into a file": ["--plots", __file__],
+    "the same file by another name": ["--profile", "--trace", "run", "--jsonl", "./run"],
+    "streams of a profile": ["--profile", "--streams", "2"],
+    "rows of a profile": ["--profile", "--format", "csv"],
+    "ratios of a profile": ["--profile", "--format", "ratios"],
+    "a self-test's rows": ["--self-test", "--json", "run"],
+    "a self-test's plots": ["--self-test", "--plots", "run"],
 }
 
 

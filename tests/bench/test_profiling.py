@@ -91,10 +91,37 @@ def test_the_command_prints_and_keeps_profiles(
     document = records.read(path)
     assert [profile["batch"] for profile in document.profiles] == [1, 2] and document.rows == []
     assert {found.name for found in tmp_path.glob("trace-*")} == {
-        "trace-plain-1-cpu.json",
-        "trace-plain-2-cpu.json",
+        "trace-plain-fp32-cpu-1-1.json",
+        "trace-plain-fp32-cpu-1-2.json",
     }
     assert np.isfinite([layer["ms"] for layer in document.profiles[0]["layers"]]).all()
+
+
+def test_no_trace_is_written_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def profile(workload: Workload, *others: Any) -> dict[str, Any]:
+        written.append(others[-1])
+        return {}
+
+    written: list[Path] = []
+    monkeypatch.setattr(profiling, "profile", profile)
+    sweep = ["--variant", "plain", "--batch", "1,2", "--dtype", "fp32,bf16", "--threads", "1,2"]
+    trace = ["--trace", str(tmp_path / "trace.json"), "--format", "json"]
+    assert command.main(["--profile", *sweep, *trace]) == 0
+    assert len(written) == len(set(written)) == 8
+
+
+def test_what_was_measured_before_a_mistake_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peak, "SECONDS", 0.05)
+    path = tmp_path / "run.json"
+    arguments = ["--profile", "--variant", "plain", "--batch", "1", "--threads", "1", "--duration", "0"]
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*arguments, "--dtype", "fp32,fp16", "--json", str(path)])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and captured.err.count("\n") == 1 and "fp16" in captured.err
+    assert "plain, batch 1, fp32 on cpu" in captured.out
+    assert [profile["dtype"] for profile in records.read(path).profiles] == ["fp32"]
 
 
 def test_what_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
