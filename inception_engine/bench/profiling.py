@@ -226,7 +226,8 @@ def render(found: dict[str, Any]) -> str:
 
 
 def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
-    """Shares of the peak are of nominal multiply-adds; executed over nominal says what padding costs."""
+    """Shares of the peak are of nominal multiply-adds; executed over nominal is above 1 by padding, and
+    below it where Winograd's algorithm needs fewer."""
     wide = max(len("layer"), *(len(layer["name"]) for layer in layers))
 
     def percent(value: float | None) -> str:

@@ -11,8 +11,9 @@ from inception_engine.compiler.plan import PANEL, Dtype, OpKind, Program
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes for a run of one batch, each counted once: ``read`` of the input, ``weights`` with biases and padding, and
-    ``written``. No schedule moves less through memory, unless it fuses layers or keeps them in a cache."""
+    """Bytes for a run of one batch, each counted once: ``read`` of the input, ``weights`` with biases and padding as
+    they stand in the plan (Winograd's algorithm reads up to four times that), and ``written``. No schedule moves less
+    through memory, unless it fuses layers or keeps them in a cache."""
 
     read: int
     weights: int
