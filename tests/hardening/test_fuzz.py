@@ -8,7 +8,7 @@ import pytest
 
 from tests.hardening import build, commands, corpus
 from tests.hardening.commands import Failed
-from tests.hardening.extremes import extremes
+from tests.hardening.extremes import extremes, large
 from tests.loader import verdict
 from tests.plans import WEIGHTS, read_sections
 
@@ -44,7 +44,7 @@ def test_what_passes_with_a_flipped_bit_runs() -> None:
 
 def test_memory_for_plans_that_ask_for_much() -> None:
     counts = commands.load_extremes()
-    assert counts["executions"] == counts["accepted"] == len(extremes())
+    assert counts["executions"] == counts["accepted"] == len(extremes() | large())
 
 
 @pytest.mark.parametrize(
