@@ -63,7 +63,7 @@ def test_labels_and_preprocessing_are_kept_in_network_and_plan(tmp_path: Path) -
         assert engine.labels == ("tench", "goldfish", "shark")
         # A number for each channel, where one stood for all.
         assert engine.preprocess == dataclasses.replace(network.preprocess, std=(4, 4, 4))
-        assert (engine.preprocess.mean, engine.preprocess.std) == ((1, 2, 3), (4,))
+        assert (engine.preprocess.mean, engine.preprocess.std) == ((1, 2, 3), (4, 4, 4))
         assert (engine.preprocess.order, engine.preprocess.resize) == ("BGR", 40)
 
 
