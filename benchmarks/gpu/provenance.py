@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 import os
 import platform
 import shlex
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from inception_engine.bench.environment import output, system, version
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "triton", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt")
@@ -32,9 +32,9 @@ def environment(arguments: Sequence[str], rehearsal: bool, quick: bool) -> dict[
         "command": shlex.join(["tools/gpu", *arguments]),
         **(_rehearsed() if rehearsal else _gpu()),
         "cores": len(os.sched_getaffinity(0)),
-        "os": f"{platform.system()} {platform.release().split('-')[0]}, {' '.join(platform.libc_ver())}",
+        "os": system(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := version(name))},
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
         "sources": sources(),
@@ -56,7 +56,7 @@ def _gpu() -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
         "l2_bytes": properties.L2_cache_size,
-        "driver": (_output(query) or "").split("\n")[0] or None,
+        "driver": (output(query) or "").split("\n")[0] or None,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
@@ -72,23 +72,8 @@ def sources() -> str:
     return digest.hexdigest()[:16]
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _git(*arguments: str) -> str | None:
-    return _output(["git", "-C", str(ROOT), *arguments])
-
-
-def _output(command: Sequence[str]) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    return output(["git", "-C", str(ROOT), *arguments])
 
 
 if __name__ == "__main__":

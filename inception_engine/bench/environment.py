@@ -41,9 +41,9 @@ def environment(arguments: Sequence[str]) -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "gpu": _gpu(),
         "other_processes_cores": None,
-        "os": f"{platform.system()} {platform.release().split('-')[0]}, {' '.join(platform.libc_ver())}",
+        "os": system(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := version(name))},
         "git": _git(Path(__file__).parent),
     }
 
@@ -98,10 +98,16 @@ def _governor() -> str | None:
 
 
 def _gpu() -> str | None:
-    return _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+    return output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
 
 
-def _version(distribution: str) -> str | None:
+def system() -> str:
+    """Kernel and C library, without the kernel's build, which names a host."""
+    return f"{platform.system()} {platform.release().split('-')[0]}, {' '.join(platform.libc_ver())}"
+
+
+def version(distribution: str) -> str | None:
+    """Of an installed package, else None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -122,13 +128,14 @@ def _git(folder: Path) -> dict[str, Any] | None:
     """The commit of the checkout that ``folder`` is tracked in, and whether the checkout differs from it."""
     git = ["git", "-C", str(folder)]
     # An installed package may lie inside some other project's checkout (its .venv): not our commit.
-    if _output([*git, "ls-files", "--error-unmatch", str(folder / "records.py")]) is None:
+    if output([*git, "ls-files", "--error-unmatch", str(folder / "records.py")]) is None:
         return None
-    commit, changes = _output([*git, "rev-parse", "HEAD"]), _output([*git, "status", "--porcelain"])
+    commit, changes = output([*git, "rev-parse", "HEAD"]), output([*git, "status", "--porcelain"])
     return None if commit is None else {"commit": commit, "dirty": bool(changes)}
 
 
-def _output(command: Sequence[str]) -> str | None:
+def output(command: Sequence[str]) -> str | None:
+    """What a command prints; None if it cannot be run, fails or takes more than 20 seconds."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
