@@ -40,8 +40,8 @@ class MachineCode:
     ``registers`` and ``stack`` (bytes) of a thread; ``spills``: loads and stores of local memory; ``shared``: bytes of
     a block. ``tensor``: number and name of the tensor cores' instructions, or "none". ``copies``: asynchronous ones, of
     which ``wide_copies`` take 16 bytes a thread; ``bulk_copies``: by TMA. ``wide_loads``, ``wide_stores``: of 16 bytes.
-    ``read_only_loads``: through the cache that does not see other blocks' stores. ``parameters``: PTX types of the
-    entry's.
+    ``unsettled``: see the function. ``read_only_loads``: through the cache that does not see other blocks' stores.
+    ``parameters``: PTX types of the entry's.
     """
 
     arch: str
@@ -53,6 +53,7 @@ class MachineCode:
     spills: int
     shared: int
     tensor: str
+    unsettled: int
     copies: int
     wide_copies: int
     bulk_copies: int
@@ -145,6 +146,7 @@ def inspect(
         spills=_count(r"\b(LDL|STL)\b", sass),
         shared=kernel.metadata.shared,
         tensor=_tensor(ptx),
+        unsettled=unsettled(ptx),
         copies=len(copies),
         wide_copies=sum(int(size, 0) == 16 for size in copies),
         bulk_copies=_count(r"\bcp\.async\.bulk\.tensor\b", ptx),
@@ -162,6 +164,20 @@ def resources(kernel: CompiledKernel) -> tuple[int, int, tuple[str, ...]]:
         cubin = Path(folder, "kernel.cubin")
         cubin.write_bytes(kernel.asm["cubin"])
         return *usage(cubin), _parameters(kernel.asm["ptx"])
+
+
+def unsettled(ptx: str) -> int:
+    """How many of wgmma's products may still be reading registers when the code behind them goes on: ptxas gives
+    such a register away (``record.settled``). Products of operands in shared memory may go on."""
+    events = re.findall(r"wgmma\.mma_async\S+ \{[^}]*\}, (\{)?|wgmma\.wait_group\S+ (\d)", ptx)
+    reading = found = 0
+    for register, pending in events:
+        if register:
+            reading += 1
+        elif pending:
+            found += reading if pending != "0" else 0
+            reading = 0
+    return found + reading
 
 
 def usage(cubin: Path) -> tuple[int, int]:

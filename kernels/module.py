@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from inception_engine.kernels.record import fence
+from inception_engine.kernels.record import fence, settled
 from inception_engine.kernels.walk import STATUS, STRIDE
 
 _STRIDE: tl.constexpr = tl.constexpr(STRIDE)
@@ -66,7 +66,8 @@ def _windows(r, i_image, i_line, i_channel, weights, i_column, KERNEL: tl.conste
     for step in tl.range(0, KERNEL * KERNEL * STEPS, num_stages=STAGES):
         i_tap, i_c = step // STEPS, step % STEPS * BK
         box = r.load([i_image, i_line + i_tap // KERNEL - HALF, i_tap % KERNEL - HALF, i_channel + i_c])
-        sums = tl.dot(box.reshape(BM, BK), weights.load([i_column, step * BK]).T, sums)
+        # A box becomes an operand by way of registers.
+        sums = settled(tl.dot(box.reshape(BM, BK), weights.load([i_column, step * BK]).T, sums))
     return sums
 
 

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 import triton
-from inception_engine.kernels.machine_code import compile_module, resources
+from inception_engine.kernels.machine_code import compile_module, resources, unsettled
 from inception_engine.kernels.sizes import Sizes
 from inception_engine.kernels.tuning import specialise_from
 from triton.compiler import CompiledKernel
@@ -140,6 +140,8 @@ def _fault(compiled: CompiledKernel, stack: int, found: tuple[str, ...], dtype: 
         return f"a block is not {metadata.num_warps} warps"
     if metadata.global_scratch_size or metadata.profile_scratch_size:
         return "it wants scratch memory, which the runtime does not give"
+    if unsettled(ptx):
+        return "its products may read registers that hold other numbers by then"
     maps = metadata.tensordesc_meta
     if [meta["block_size"] for meta in maps] != list(sizes.blocks.values()):
         return "its descriptors have other boxes"

@@ -82,6 +82,18 @@ def fence(INSTRUCTION: tl.constexpr):
 
 
 @triton.jit
+def settled(sums):
+    """The sums of a product, which is done when this returns.
+
+    Without it a loop's product is waited for in the next turn. That is too late for an operand in registers: ptxas of
+    CUDA 12.8, which Triton 3.6.0 brings, gives such a register to other numbers while wgmma still reads it.
+    """
+    if COMPILED:
+        sums = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=f,f", [sums], tl.float32, is_pure=True, pack=1)
+    return sums
+
+
+@triton.jit
 def pause():
     """Some nanoseconds between two polls, in which a warp leaves its multiprocessor to those that work."""
     if COMPILED:

@@ -85,7 +85,7 @@ def test_machine_code(name: str) -> None:
     assert found.registers * 32 * each.warps * blocks <= REGISTERS_OF_SM
     assert blocks * (found.shared + 1024) <= SHARED[arch] * 1024
     # What other blocks store during a launch must never be read through the read-only cache.
-    assert found.read_only_loads == 0
+    assert found.read_only_loads == found.unsettled == 0
     assert found.parameters == machine_code.PARAMETERS
     assert found.wide_stores >= 1
     # Both operands of the product, each stage: asynchronously. Of each, 16 bytes a thread where a tile has as many.
@@ -199,7 +199,7 @@ def test_tiles_without_a_tuned_variant_compile(dtype: str, tile: tuple[int, int]
     chosen = variant(dtype, tile[:1], tile[1:])
     assert chosen not in VARIANTS[dtype]
     found = read(dtype, chosen, "module", 90)
-    assert found.read_only_loads == 0
+    assert found.read_only_loads == found.unsettled == 0
     if dtype != "fp32":
         assert found.spills == found.stack == 0
 

@@ -23,7 +23,7 @@ from inception_engine.spec import Spec
 
 pytest.importorskip("triton", reason="backend triton: triton is not installed")
 
-from inception_engine.kernels.machine_code import compile_module, read_module
+from inception_engine.kernels.machine_code import compile_module, read_module, unsettled
 from inception_engine.kernels.sizes import Sizes
 from inception_engine.kernels.walk import STRIDE
 
@@ -240,13 +240,26 @@ def test_machine_code(name: str, arch: int) -> None:
     """Products on tensor cores, fed by TMA; two blocks fit on an SM; what others store is never read through the
     read-only cache."""
     found = read_module("bf16" if name == "4b" else "fp16", sizes_of(name), arch)
-    assert found.spills == found.stack == found.read_only_loads == 0
+    assert found.spills == found.stack == found.read_only_loads == found.unsettled == 0
     chosen = sizes_of(name).on(arch)
     assert found.registers * 32 * chosen.warps * chosen.blocks_per_sm <= 65536
     assert chosen.blocks_per_sm * (found.shared + 1024) <= 227 * 1024
     assert found.tensor.endswith({90: "wgmma.mma_async", 100: "tcgen05.mma"}[arch])
     assert found.bulk_copies >= 10 and found.copies == 0  # operands of five products
     assert found.wide_loads >= 1 and found.wide_stores >= 1
+
+
+def test_products_are_settled() -> None:
+    """Without ``settled`` the windows' operands would still be read when their registers are given away."""
+    ptx: str = compile_module("fp16", sizes_of("5a"), 90).asm["ptx"]
+    assert unsettled(ptx) == 0
+    products = list(re.finditer(r"wgmma\.mma_async\S+ \{[^}]*\}, \{", ptx))
+    assert len(products) == 8  # of 64 pixels and 16 channels: 128 and 32, in 3x3 and in 5x5
+    wait = "wgmma.wait_group.sync.aligned "
+    last = ptx.index(wait, products[-1].end()) + len(wait)
+    assert ptx[last] == "0"
+    assert unsettled(ptx[:last] + "1" + ptx[last + 1 :]) == 4
+    assert unsettled(ptx[: last - len(wait)]) == 4
 
 
 def test_memory_order() -> None:
