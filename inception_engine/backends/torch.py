@@ -94,7 +94,8 @@ class TorchBackend(Backend):
             if name not in ("logits", *probabilities)
         ]
         try:
-            with torch.inference_mode():
+            # cuDNN would take float32 as TensorFloat-32, which has ten bits.
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
                 tensor = torch.from_numpy(images).to(self._device, self._dtype, memory_format=self._layout)
                 kept["logits"] = self._model(tensor)
                 kept |= {name: torch.softmax(kept["logits"], 1) for name in probabilities if name in names}

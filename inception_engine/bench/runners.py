@@ -114,6 +114,8 @@ def _torch(task: Task, channels_last: bool, compiled: bool = False) -> Runner:
         return Runner(compute)
     from inception_engine.bench import runners_cuda
 
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False  # which has ten bits; float32 is what was asked for
     return runners_cuda.on_device(compute)
 
 

@@ -8,6 +8,7 @@ replays as a CUDA graph, by the kernel that runs everything or by those for the 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ def engine(task: Task) -> Runner:
 
         return on_device(ie.TritonExecutor(Plan.load(task.model)).enqueue)
     opened = ie.Engine(task.model, device="cuda")
-    return on_device(opened.run) if task.launch == "stream" else _graph(opened.run, task)
+    made = on_device(opened.run) if task.launch == "stream" else _graph(opened.run, task)
+    return dataclasses.replace(made, close=opened.close)  # which also keeps what a graph replays
 
 
 def _graph(run: Callable[[Any], Any], task: Task) -> Runner:
