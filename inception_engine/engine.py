@@ -83,9 +83,9 @@ class Engine:
     (channels, height, width). ``device``: "cpu" or "cuda"; ``ordinal``: of the GPU; ``isa``: of the CPU, or "cuda".
     ``note``: why "auto" took the CPU though the plan has programs for a GPU, or empty. ``labels``: of the classes, or
     empty. ``preprocess``: how ``classify`` treats images. ``random_weights``: the plan was built without trained ones.
-    ``programs``: how many of the plan's this machine runs; ``arena_bytes``: what a context allocates for activations;
-    ``weight_bytes`` of all; ``specialised``: how many of their launches take a kernel that was compiled for the sizes
-    of their module.
+    ``programs``: how many of the plan's this machine runs; ``arena_bytes``: what a context allocates for activations,
+    with the machine's best instruction set; ``weight_bytes`` of all; ``specialised``: how many of their launches take a
+    kernel that was compiled for the sizes of their module.
     """
 
     def __init__(
@@ -102,9 +102,10 @@ class Engine:
         """Load and prove a plan: a file, a file's content, or a Plan.
 
         ``device``: "auto" (a GPU if the plan has programs for one and it can be used), "cpu", "cuda" or "cuda:1".
-        ``threads``: 0 takes as many as the process may run on. ``isa``: "auto", "portable", "avx2" or "avx512". Both
-        are for the CPU alone. ``poison``: fill the arena with NaN before each run, for tests. ``emulate``: the CPU also
-        walks programs for other devices, slowly, for tests. ``kernels``: an archive of GPU kernels; default: its own.
+        ``threads``: 0 takes as many as the process may run on. ``isa``: "auto", "portable", "avx2", "avx512" or "amx",
+        which is for bfloat16 and does all else as "avx512" does. Both are for the CPU alone. ``poison``: fill the arena
+        with NaN before each run, for tests. ``emulate``: the CPU also walks programs for other devices, slowly, for
+        tests. ``kernels``: an archive of GPU kernels; default: its own.
         ``specialise``: whether Inception modules on a GPU take a kernel that was compiled for their sizes, where the
         archive has one; None: where it was measured to be faster.
         Raises PlanError, FileError, DeviceError, NoProgramError, ArgumentError, OutOfMemoryError and, with "cuda",

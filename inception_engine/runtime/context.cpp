@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api.h"
+#include "cpu/isa.h"
 
 namespace {
 
@@ -28,7 +29,7 @@ uint32_t usable_cores() {
 
 ie::cpu::Settings resolve(const ie_context_options& options, const ie::Allocator& allocator) {
   require(options.threads <= kMaxThreads, "more than 1024 threads");
-  require(options.isa <= IE_ISA_AVX512, "unknown instruction set");
+  require(options.isa <= IE_ISA_AMX, "unknown instruction set");
   const ie_isa best = ie::cpu::best_isa();
   const auto isa = options.isa == IE_ISA_AUTO ? best : static_cast<ie_isa>(options.isa);
   if (isa > best) throw Refusal{IE_ERROR_DEVICE, "this machine does not have the instruction set asked for"};
@@ -42,7 +43,8 @@ ie::cpu::Settings resolve(const ie_context_options& options, const ie::Allocator
 }
 
 const char* name_of(ie_isa isa) {
-  return isa == IE_ISA_AVX512 ? "AVX-512" : isa == IE_ISA_AVX2 ? "AVX2" : "portable instructions";
+  constexpr const char* kNames[] = {"", "portable instructions", "AVX2", "AVX-512", "AMX"};
+  return kNames[isa];
 }
 
 void make_cpu(const ie_engine& engine, const ie_context_options& options, ie_context* context) {

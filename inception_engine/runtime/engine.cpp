@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "api.h"
+#include "cpu/isa.h"
 #include "preprocess.h"
 
 namespace {
@@ -216,10 +217,9 @@ ie_status ie_engine_describe(const ie_engine* engine, ie_engine_info* info) {
     known.outputs = header.output_count;
     known.programs = static_cast<uint32_t>(engine->programs.size());
     for (const Program* program : engine->programs) {
-      // On the CPU what is half as long is kept as float32, in twice the memory.
-      const bool widened = engine->gpu == nullptr && program->header.dtype != uint32_t(ie::Dtype::kFloat32);
-      known.arena_bytes =
-          std::max<uint64_t>(known.arena_bytes, (widened ? 2u : 1u) * program->header.arena_bytes);
+      const uint64_t bytes = engine->gpu == nullptr ? ie::cpu::arena_bytes(*program, ie::cpu::best_isa())
+                                                    : program->header.arena_bytes;
+      known.arena_bytes = std::max(known.arena_bytes, bytes);
     }
     known.weight_bytes = engine->plan->weight_bytes;
     known.specialised = engine->gpu == nullptr ? 0 : engine->gpu->modules();

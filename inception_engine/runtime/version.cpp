@@ -1,5 +1,5 @@
 // The C API: versions, the machine, and the names of statuses.
-#include "cpu/executor.h"
+#include "cpu/isa.h"
 #include "include/inception_engine.h"
 
 const char* ie_version(void) { return IE_VERSION; }

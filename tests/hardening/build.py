@@ -19,16 +19,20 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RUNTIME = HERE.parents[1] / "inception_engine" / "runtime"
+_AVX512 = [*(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")), "-mfma"]
 _ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma"],
-    "kernels_avx512": [*(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")), "-mfma"],
+    "kernels_avx512": _AVX512,
+    "kernels_amx": _AVX512,
 }
 _SANITISERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-fsanitize=thread"],
     "coverage": ["--coverage", "-fsanitize=address"],
 }
-# In quick builds: kernels that other ones stand for, and the file that says so.
+# In quick builds: kernels that other ones stand for, and the file that says so. AMX is imitated, on every machine.
+_IMITATED = ["isa", "kernels_amx"]
+_IMITATION = HERE.parent / "amx" / "imitation.cpp"
 _LEFT_OUT = {
     "address": (["kernels_avx512"], "no_avx512.cpp"),
     "thread": (["kernels_avx2", "kernels_avx512"], "portable_only.cpp"),
@@ -108,7 +112,7 @@ def _object(source: Path, kind: Kind) -> Path:
         flags += ["-O0"]
     else:
         flags += [*_SANITISERS[kind.sanitiser], "-O0" if kind.sanitiser == "coverage" else "-O1"]
-        if source.stem == "kernels_avx512":
+        if source.stem in ("kernels_avx512", "kernels_amx"):
             flags += ["-fno-sanitize=undefined"]  # with it the compiler takes minutes
         if kind.fuzzer and inside:
             flags += ["-fsanitize=fuzzer-no-link"]
@@ -129,10 +133,10 @@ def _object(source: Path, kind: Kind) -> Path:
 
 def _runtime(kind: Kind) -> list[Path]:
     sources = sorted([*RUNTIME.glob("*.cpp"), *RUNTIME.glob("cpu/*.cpp"), *RUNTIME.glob("cuda/*.cpp")])
-    if kind.quick:
-        left_out, instead = _LEFT_OUT.get(kind.sanitiser, ([], None))
-        sources = [source for source in sources if source.stem not in left_out]
-        sources += [HERE / "fuzz" / instead] if instead else []
+    if kind.quick and kind.sanitiser in _LEFT_OUT:
+        left_out, instead = _LEFT_OUT[kind.sanitiser]
+        sources = [source for source in sources if source.stem not in (*left_out, *_IMITATED)]
+        sources += [HERE / "fuzz" / instead, _IMITATION]
     return sources
 
 

@@ -1,5 +1,4 @@
-// Convolution: implicit GEMM over addresses ("indirect convolution", Dukhan, arXiv 1907.02129). Part of
-// tile_kernels.h.
+// Convolution: implicit GEMM over addresses ("indirect convolution", Dukhan, arXiv 1907.02129). Behind tile_kernels.h.
 //
 // A tile is cut into blocks of rows, and its columns into groups of panels. A micro-kernel keeps the sums of
 // one block x one group in registers through the whole of K: taps in order, then channels in order. A tap
@@ -11,12 +10,13 @@
 // fetched ahead, the input of a 1x1 convolution saves 2 % of the whole network at batch 8, and weights save 2
 // % at batch 1. In tiles that have nothing to fetch, even the idle prefetch instruction costs 3 %, hence
 // kAhead.
+#include "row_table.h"
 
 namespace ie::cpu {
 namespace {
 
 struct ConvTile {
-  const float* const* table;  // [taps][rows]
+  const void* const* table;  // [taps][rows]
   const uint64_t* inside;
   size_t rows;
   uint32_t taps, channels;
@@ -65,13 +65,13 @@ __attribute__((noinline)) void conv_block(const ConvTile& c, size_t row) {
     for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::broadcast(0.0f);
   }
   const size_t channels = c.channels, panel_stride = c.panel_stride;
-  const float* const* addresses = c.table + row;
+  const void* const* addresses = c.table + row;
   const float* weights = c.weights;
   for (uint32_t tap = 0; tap < c.taps; ++tap, addresses += c.rows, weights += channels * kPanel) {
     if (!is_inside(inside, tap)) continue;
     const float* a[kRows];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) a[i] = addresses[i];
+    for (int i = 0; i < kRows; ++i) a[i] = static_cast<const float*>(addresses[i]);
     multiply<kRows, kPanels, kAhead>(a, weights, channels, panel_stride, ahead, sum);
   }
   const bool relu = c.op->flags & kRelu;
@@ -121,44 +121,6 @@ void conv_group(ConvTile& c, uint32_t panels) {
   }
 }
 
-// Fills the table for rows [first, first + rows) of the output, run by run: a run lies in one line of the
-// image.
-void fill_table(const OpView& view, const Scratch& scratch, size_t first, size_t rows) {
-  const OpRecord& op = *view.record;
-  const size_t step = op.stride_w * view.in_pitch;
-  memset(scratch.inside, 0, rows * sizeof(uint64_t));
-  for (uint32_t kh = 0, tap = 0; kh < op.kernel_h; ++kh) {
-    for (uint32_t kw = 0; kw < op.kernel_w; ++kw, ++tap) {
-      // The output columns whose pixel lies in the image.
-      const uint32_t before = op.pad_left > kw ? op.pad_left - kw : 0;
-      const uint32_t until = op.in_w + op.pad_left > kw ? op.in_w + op.pad_left - kw : 0;
-      const size_t first_x = (before + op.stride_w - 1) / op.stride_w;
-      const size_t last_x = (until + op.stride_w - 1) / op.stride_w;
-      const uint64_t bit = uint64_t(1) << smaller(tap, 63);
-      const float** __restrict entry = scratch.table + tap * rows;
-      uint64_t* __restrict inside = scratch.inside;
-      size_t out_line = first / op.out_w, x = first % op.out_w;  // lines of all images
-      for (size_t rest = rows, run; rest > 0; rest -= run, entry += run, inside += run, ++out_line, x = 0) {
-        run = op.out_w - x < rest ? op.out_w - x : rest;
-        const size_t image = out_line / op.out_h;
-        const size_t y = out_line % op.out_h * op.stride_h + kh - op.pad_top;  // above the image: huge
-        size_t begin = first_x > x ? first_x - x : 0, end = last_x > x ? last_x - x : 0;
-        if (end > run) end = run;
-        if (begin >= end || y >= op.in_h) begin = end = 0;
-        for (size_t i = 0; i < begin; ++i) entry[i] = scratch.zeros;
-        for (size_t i = end; i < run; ++i) entry[i] = scratch.zeros;
-        if (begin == end) continue;
-        const size_t in_x = (x + begin) * op.stride_w + kw - op.pad_left;
-        const float* in = view.in + ((image * op.in_h + y) * op.in_w + in_x) * view.in_pitch;
-        for (size_t i = begin; i < end; ++i) {
-          entry[i] = in + (i - begin) * step;
-          inside[i] |= bit;
-        }
-      }
-    }
-  }
-}
-
 void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
   const OpRecord& op = *view.record;
   ConvTile c;
@@ -172,7 +134,8 @@ void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
   c.op = &op;
   // Larger windows read too little for their arithmetic to wait for their input.
   const bool pointwise = c.taps == 1 && op.in_h == op.out_h && op.in_w == op.out_w;
-  c.ahead = {view.in + tile.row * view.in_pitch, pointwise ? tile.rows * view.in_pitch / kPanel : 0};
+  c.ahead = {static_cast<const float*>(view.in) + tile.row * view.in_pitch,
+             pointwise ? tile.rows * view.in_pitch / kPanel : 0};
   c.then = scratch.ahead;
   if (c.ahead.count == 0) c.ahead = c.then, c.then.count = 0;
   const size_t most =
@@ -186,9 +149,9 @@ void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
     for (uint32_t panel = tile.column / kPanel, group; panels > 0; panels -= group, panel += group) {
       group = Blocks::group(panels);
       c.column = panel * kPanel;
-      c.weights = view.weights + panel * c.panel_stride;
+      c.weights = static_cast<const float*>(view.weights) + panel * c.panel_stride;
       c.bias = view.bias + c.column;
-      c.out = view.out + (tile.row + row) * view.out_pitch + c.column;
+      c.out = static_cast<float*>(view.out) + (tile.row + row) * view.out_pitch + c.column;
       conv_group<Blocks::kPanels>(c, group);
     }
   }

@@ -32,13 +32,28 @@ Memory allocate_zeroed(const Allocator& allocator, size_t bytes) {
   return memory;
 }
 
-// A program with its addresses. In half precision activations are float32 numbers in an arena of twice the size, where
-// every offset is doubled and so all that overlaps still does; weights are widened, sums are float32, and each tile is
-// rounded when it is done. That is what a machine with products of bfloat16 computes, but for the order of its sums.
+bool runs_on_amx(const Program& program, ie_isa isa) { return isa == IE_ISA_AMX && suits_amx(program); }
+
+// Of offsets in the arena.
+size_t scale_of(const Program& program, ie_isa isa) {
+  return program.header.dtype == uint32_t(Dtype::kFloat32) || runs_on_amx(program, isa) ? 1 : 2;
+}
+
+const Kernels& kernels_of(const Program& program, ie_isa isa) {
+  if (runs_on_amx(program, isa)) return kAmxKernels;
+  return isa >= IE_ISA_AVX512 ? kAvx512Kernels : isa == IE_ISA_AVX2 ? kAvx2Kernels : kPortableKernels;
+}
+
+// A program with its addresses. AMX runs bfloat16 as it is. Else half precision is float32 numbers in an arena of twice the
+// size, where every offset is doubled and so all that overlaps still does; weights are widened, sums are float32, and each
+// tile is rounded when it is done. That is what AMX computes, but for the order of its sums.
 struct BoundProgram {
   const Program* program;
+  const Kernels* kernels;
   size_t scale;  // of offsets
   std::vector<OpView> ops;
+
+  bool is_bfloat16() const { return kernels == &kAmxKernels; }  // not float32
 
   // Whether what an op writes must be rounded: what maximum pools choose from was rounded before, unless it is float32.
   bool rounds(const OpRecord& op) const {
@@ -50,13 +65,15 @@ struct BoundProgram {
   }
 };
 
-BoundProgram bind(const Program& program, std::byte* arena, const Weights& weights) {
-  BoundProgram bound{&program, program.header.dtype == uint32_t(Dtype::kFloat32) ? size_t{1} : size_t{2}, {}};
+BoundProgram bind(const Program& program, ie_isa isa, std::byte* arena, const Weights& weights) {
+  BoundProgram bound{&program, &kernels_of(program, isa), scale_of(program, isa), {}};
+  const Form form = bound.is_bfloat16() ? Form::kAmx : Form::kFloat32;
+  const size_t element_bytes = bound.is_bfloat16() ? sizeof(Bfloat16) : sizeof(float);
   for (const OpRecord& op : program.ops) {
     OpView view{};
     view.record = &op;
     const auto element = [&](uint32_t buffer, uint32_t channel) {
-      return reinterpret_cast<float*>(arena + bound.scale * program.buffers[buffer].offset) + channel;
+      return arena + bound.scale * program.buffers[buffer].offset + channel * element_bytes;
     };
     if (op.kind != uint32_t(OpKind::kInput)) {
       view.in = element(op.in_buffer, op.in_channel);
@@ -65,12 +82,13 @@ BoundProgram bind(const Program& program, std::byte* arena, const Weights& weigh
     view.out = element(op.out_buffer, op.out_channel);
     view.out_pitch = program.buffers[op.out_buffer].pitch;
     if (op.kind == uint32_t(OpKind::kConv)) {
-      view.weights = weights.of(program, op);
+      view.weights = weights.of(program, op, form);
+      view.panel_bytes = Weights::panel_bytes(op, form);
       view.bias = reinterpret_cast<const float*>(weights.section() + op.bias_offset);
     } else if (op.kind == uint32_t(OpKind::kInput)) {
-      view.weights = reinterpret_cast<const float*>(weights.section() + op.weight_offset);
+      view.weights = weights.section() + op.weight_offset;
     }
-    if (op.part_depth != 0) view.parts = element(op.part_buffer, 0);
+    if (op.part_depth != 0) view.parts = reinterpret_cast<float*>(element(op.part_buffer, 0));
     bound.ops.push_back(view);
   }
   return bound;
@@ -79,17 +97,13 @@ BoundProgram bind(const Program& program, std::byte* arena, const Weights& weigh
 // Rounds a tile to the dtype of its program.
 void round(const OpView& view, const Tile& tile, uint32_t dtype) {
   for (size_t row = tile.row; row < size_t(tile.row) + tile.rows; ++row) {
-    float* out = view.out + row * view.out_pitch + tile.column;
+    float* out = static_cast<float*>(view.out) + row * view.out_pitch + tile.column;
     if (dtype == uint32_t(Dtype::kBfloat16)) {
       for (uint32_t i = 0; i < tile.columns; ++i) out[i] = rounded_to_bfloat16(out[i]);
     } else {
       for (uint32_t i = 0; i < tile.columns; ++i) out[i] = rounded_to_float16(out[i]);
     }
   }
-}
-
-const Kernels& kernels_of(ie_isa isa) {
-  return isa == IE_ISA_AVX512 ? kAvx512Kernels : isa == IE_ISA_AVX2 ? kAvx2Kernels : kPortableKernels;
 }
 
 // Of CLOCK_MONOTONIC, which steady_clock is with glibc.
@@ -102,12 +116,8 @@ uint32_t processors() {
 
 }  // namespace
 
-ie_isa best_isa() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
-    return IE_ISA_AVX512;
-  }
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? IE_ISA_AVX2 : IE_ISA_PORTABLE;
+uint64_t arena_bytes(const Program& program, ie_isa isa) {
+  return scale_of(program, isa) * program.header.arena_bytes;
 }
 
 // Threads and memory. Worker 0 is the thread that calls run().
@@ -136,7 +146,6 @@ class Executor::Machine {
   void look_ahead(uint32_t task, Scratch& scratch) const;
   void copy_output(const ie_output& output) const;
 
-  const Kernels& kernels_;
   const Settings settings_;
   const int spins_;
   Memory arena_, scratch_memory_;
@@ -167,21 +176,23 @@ class Executor::Machine {
 
 Executor::Machine::Machine(const std::vector<const Program*>& programs, std::shared_ptr<Weights> weights,
                            const Settings& settings)
-    : kernels_(kernels_of(settings.isa)),
-      settings_(settings),
+    : settings_(settings),
       spins_(settings.threads <= processors() ? kSpins : 1),
       weights_(std::move(weights)) {
   size_t counters = 0;
   for (const Program* program : programs) {
     const ProgramHeader& header = program->header;
-    const size_t scale = header.dtype == uint32_t(Dtype::kFloat32) ? 1 : 2;
-    arena_bytes_ = std::max<size_t>(arena_bytes_, scale * header.arena_bytes);
+    arena_bytes_ = std::max<size_t>(arena_bytes_, arena_bytes(*program, settings.isa));
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
-  weights_->make();
+  for (const Program* program : programs) {
+    weights_->make(runs_on_amx(*program, settings.isa) ? Form::kAmx : Form::kFloat32);
+  }
   arena_ = allocate_zeroed(settings.allocator, arena_bytes_);
   counters_ = std::vector<Counter>(counters);
-  for (const Program* program : programs) programs_.push_back(bind(*program, arena_.get(), *weights_));
+  for (const Program* program : programs) {
+    programs_.push_back(bind(*program, settings.isa, arena_.get(), *weights_));
+  }
   make_scratch(programs, settings.threads);
   threads_.reserve(settings.threads - 1);
   try {
@@ -201,18 +212,23 @@ void Executor::Machine::stop() {
 }
 
 void Executor::Machine::make_scratch(const std::vector<const Program*>& programs, uint32_t threads) {
-  size_t table = kMinTable, line = 0, zeros = 0, patches = 0;
+  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, steps = 0;  // steps of K by AMX
   for (const Program* program : programs) {
+    const bool amx = runs_on_amx(*program, settings_.isa);
     for (const OpRecord& op : program->ops) {
       if (op.kind == uint32_t(OpKind::kConv)) {
         table = std::max(table, kMaxBlockRows * op.kernel_h * op.kernel_w);
         zeros = std::max<size_t>(zeros, op.in_channels);
-        if (op.flags & kWinograd) {
+        if (amx) {
+          steps = std::max(steps, amx_steps(op));
+        } else if (op.flags & kWinograd) {
           patches = std::max(patches, 2 * kWinogradPatch * kWinogradPatch *
                                           (size_t(op.in_channels) + kWidestGroup + kPanel));
         }
       } else if (op.kind == uint32_t(OpKind::kLrn)) {
         line = std::max(line, size_t(op.in_channels) + op.lrn_size + 2 * kPanel);
+      } else if (op.kind == uint32_t(OpKind::kSoftmax)) {
+        line = std::max<size_t>(line, op.in_channels);
       } else if (op.kind == uint32_t(OpKind::kMaxPool) || op.kind == uint32_t(OpKind::kAveragePool)) {
         line = std::max(line, size_t(std::min(op.in_w, kPoolPixels)) * kPoolColumns);
       }
@@ -221,8 +237,12 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
   const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
   const size_t inside = pad(kTableRows * sizeof(uint64_t));
   if (patches != 0) patches = std::max(patches, kMinPatches);
-  const size_t each =
-      pad(table * sizeof(float*)) + inside + pad(line * sizeof(float)) + pad(patches * sizeof(float));
+  // An odd number of cache lines, so that rows do not meet in one set of a cache.
+  const size_t gathered_pitch = steps == 0 ? 0 : (steps | 1) * kAmxStep;
+  const size_t gathered = pad(kMaxBlockRows * gathered_pitch * sizeof(Bfloat16));
+  const size_t amx_rows = pad(2 * steps * sizeof(AmxRows));
+  const size_t each = pad(table * sizeof(void*)) + inside + pad(line * sizeof(float)) +
+                      pad(patches * sizeof(float)) + gathered + amx_rows;
   const size_t zero_bytes = pad(zeros * sizeof(float));
   scratch_memory_ = allocate_zeroed(settings_.allocator, zero_bytes + threads * each);
   std::byte* next = scratch_memory_.get();
@@ -234,12 +254,15 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
   take(scratch.zeros, zero_bytes);
   scratch.table_entries = table;
   scratch.patch_floats = patches;
+  scratch.gathered_pitch = gathered_pitch;
   scratch.input = &input_;
   for (uint32_t worker = 0; worker < threads; ++worker) {
-    take(scratch.table, pad(table * sizeof(float*)));
+    take(scratch.table, pad(table * sizeof(void*)));
     take(scratch.inside, inside);
     take(scratch.line, pad(line * sizeof(float)));
     take(scratch.patches, pad(patches * sizeof(float)));
+    take(scratch.gathered, gathered);
+    take(scratch.amx_rows, amx_rows);
     scratch_.push_back(scratch);
   }
 }
@@ -287,11 +310,10 @@ void Executor::Machine::look_ahead(uint32_t task, Scratch& scratch) const {
     if (there.op == here.op && there.column == here.column) return;  // they are in use
     const OpView& view = current_->ops[there.op];
     const OpRecord& op = *view.record;
-    const size_t points = op.flags & kWinograd ? kWinogradPatch * kWinogradPatch : op.kernel_h * op.kernel_w;
-    const size_t panel_lines = points * op.in_channels;
+    const size_t panel_floats = view.panel_bytes / sizeof(float);
     const uint32_t columns = std::min(op.tile_columns, op.out_padded - there.column);
-    scratch.ahead = {view.weights + there.column * panel_lines,
-                     (columns + kPanel - 1) / kPanel * panel_lines};
+    scratch.ahead = {static_cast<const float*>(view.weights) + there.column / kPanel * panel_floats,
+                     (columns + kPanel - 1) / kPanel * panel_floats / kPanel};
     return;
   }
 }
@@ -317,7 +339,8 @@ void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) 
   const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
                      std::min(op.tile_columns, op.out_padded - task.column)};
   if (op.part_depth == 0) {
-    (op.flags & kWinograd ? kernels_.winograd : kernels_.by_kind[op.kind])(view, tile, scratch);
+    const Kernels& kernels = *current_->kernels;
+    (op.flags & kWinograd ? kernels.winograd : kernels.by_kind[op.kind])(view, tile, scratch);
   } else if (!compute_part(task, view, tile)) {
     return;
   }
@@ -384,13 +407,21 @@ void Executor::Machine::serve(uint32_t worker) {
 void Executor::Machine::copy_output(const ie_output& output) const {
   const OutputRecord& record = current_->program->outputs[output.index];
   const BufferRecord& buffer = current_->program->buffers[record.buffer];
-  const float* in =
-      reinterpret_cast<const float*>(arena_.get() + current_->scale * buffer.offset) + record.channel;
-  float* out = output.data;
-  for (uint32_t image = 0; image < input_.batch; ++image, in += size_t(buffer.rows) * buffer.pitch) {
-    for (uint32_t channel = 0; channel < record.channels; ++channel) {
-      for (uint32_t row = 0; row < buffer.rows; ++row) *out++ = in[size_t(row) * buffer.pitch + channel];
+  const std::byte* memory = arena_.get() + current_->scale * buffer.offset;
+  const auto copy = [&](auto* in, auto number) {
+    float* out = output.data;
+    in += record.channel;
+    for (uint32_t image = 0; image < input_.batch; ++image, in += size_t(buffer.rows) * buffer.pitch) {
+      for (uint32_t channel = 0; channel < record.channels; ++channel) {
+        for (uint32_t row = 0; row < buffer.rows; ++row)
+          *out++ = number(in[size_t(row) * buffer.pitch + channel]);
+      }
     }
+  };
+  if (current_->is_bfloat16()) {
+    copy(reinterpret_cast<const Bfloat16*>(memory), [](Bfloat16 value) { return from_bfloat16(value.bits); });
+  } else {
+    copy(reinterpret_cast<const float*>(memory), [](float value) { return value; });
   }
 }
 

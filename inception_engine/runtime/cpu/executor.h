@@ -14,8 +14,8 @@
 
 namespace ie::cpu {
 
-// Best instruction set of this machine.
-ie_isa best_isa();
+// Bytes of activations of a program, in a context of an instruction set.
+uint64_t arena_bytes(const Program& program, ie_isa isa);
 
 // Already resolved: threads >= 1, an ISA that this machine has, a timeout above 0.
 struct Settings {

@@ -1,4 +1,5 @@
-// The tile kernels: one function per kind of op, built three times (portable C++, AVX2 with FMA, AVX-512).
+// The tile kernels: one function per kind of op, built for float32 three times (portable C++, AVX2 with FMA, AVX-512) and
+// once for bfloat16 (AMX).
 //
 // Only plain structures stand here, no inline function: whatever two of those builds shared could end up in
 // the library with instructions that the machine does not have.
@@ -12,13 +13,18 @@
 
 namespace ie::cpu {
 
-// An op with its addresses. Fixed when a context is created.
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+// An op with its addresses. Fixed when a context is created. Elements are those of the kernels: float32 or bfloat16.
 struct OpView {
   const OpRecord* record;
-  const float* in;  // element (row 0, in_channel); null for INPUT
-  float* out;       // element (row 0, out_channel)
+  const void* in;  // element (row 0, in_channel); null for INPUT
+  void* out;       // element (row 0, out_channel)
   size_t in_pitch, out_pitch;
-  const float* weights;  // for INPUT: scales, then shifts
+  const void* weights;  // as weights.h has them; for INPUT float32: scales, then shifts
+  size_t panel_bytes;   // of the weights of 16 columns of a convolution
   const float* bias;
   float* parts;  // sums of the parts of K; null where K is whole
 };
@@ -29,7 +35,7 @@ struct Tile {
   uint32_t column, columns;
 };
 
-constexpr size_t kMaxBlockRows = 16;    // no micro-kernel computes more rows at a time
+constexpr size_t kMaxBlockRows = 32;    // no micro-kernel computes more rows at a time
 constexpr size_t kTableRows = 512;      // rows of a tile whose addresses are known at a time, at most
 constexpr uint32_t kPoolColumns = 64;   // that pools do at a time
 constexpr uint32_t kPoolPixels = 4096;  // of a line that pools do at a time; no window is that wide
@@ -37,24 +43,37 @@ constexpr size_t kWidestGroup = 64;     // columns that a micro-kernel computes,
 constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps
 constexpr size_t kMinTable = 4096;               // addresses: 32 KB, which L2 keeps while a tile is computed
 
-// Memory to fetch into a cache, in lines of kPanel floats.
+// Memory to fetch into a cache, in lines of kPanel floats: 64 bytes.
 struct Lines {
   const float* begin;
   size_t count;
 };
 
+// 16 rows of a convolution's input, of which a multiplication of AMX takes kAmxStep elements each.
+struct AmxRows {
+  const void* begin;
+  size_t stride;  // bytes from one row to the next
+};
+constexpr uint32_t kAmxStep = 32;
+
 // Memory of one worker.
 struct Scratch {
   // Of a convolution's tile: the address of each row's input pixel, [taps][rows], and a bit per row and tap
   // that says whether it lies in the image (bit 63 stands for all taps from the 63rd on).
-  const float** table;
+  const void** table;
   size_t table_entries;  // at least kMinTable, and kMaxBlockRows * taps of any convolution
   uint64_t* inside;      // kTableRows
   // Of a convolution by Winograd's algorithm: patches at their points, then sums at the points of a group of panels.
   float* patches;
-  size_t patch_floats;    // at least kMinPatches, and room for two patches of any convolution
-  float* line;            // LRN: channels + size + 2 * kPanel; pools: min(in_w, kPoolPixels) * kPoolColumns
-  const float* zeros;     // a pixel outside the image: in_channels of any convolution
+  size_t patch_floats;  // at least kMinPatches, and room for two patches of any convolution
+  // Of a convolution by AMX, a block of kMaxBlockRows rows: what was gathered of them, room for K of any convolution, and
+  // where the rows of each step of K lie, [steps][2].
+  Bfloat16* gathered;
+  size_t gathered_pitch;
+  AmxRows* amx_rows;
+  // LRN: channels + size + 2 * kPanel; softmax: channels; pools: min(in_w, kPoolPixels) * kPoolColumns.
+  float* line;
+  const void* zeros;      // a pixel outside the image: in_channels float32 of any convolution
   const ie_input* input;  // of this run
   Lines ahead;            // weights that this worker will probably need for its next task
 };
@@ -69,5 +88,6 @@ struct Kernels {
 extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAmxKernels;  // of bfloat16
 
 }  // namespace ie::cpu

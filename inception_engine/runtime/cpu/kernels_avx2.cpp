@@ -55,11 +55,17 @@ struct Blocks {
   static constexpr uint32_t group(uint32_t) { return 1; }
 };
 
+using Element = float;
+
 }  // namespace
 }  // namespace ie::cpu
 
 #include "tile_kernels.h"
 
+// Behind what they use.
+#include "convolution.h"
+#include "winograd.h"
+
 namespace ie::cpu {
-const Kernels kAvx2Kernels = kTileKernels;
+const Kernels kAvx2Kernels = kernels_with(conv, winograd);
 }  // namespace ie::cpu

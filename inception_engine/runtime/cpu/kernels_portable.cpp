@@ -1,90 +1,18 @@
-// The tile kernels in portable C++: a V16 is four vectors of four, which GCC and Clang lower to whatever the
-// target has (SSE2 on x86-64), and there is no fused multiply-add.
-#include <math.h>
-#include <string.h>
-
-#include <cstdint>
+// The tile kernels in portable C++.
+#include "vector_portable.h"
 
 namespace ie::cpu {
 namespace {
-
-typedef float Quad __attribute__((vector_size(16)));
-
-struct V16 {
-  Quad quad[4];
-
-  static V16 load(const float* p) {
-    V16 v;
-    memcpy(&v, p, sizeof v);
-    return v;
-  }
-  static V16 load(const float* p, uint32_t count) {
-    V16 v = {};
-    memcpy(&v, p, count * sizeof(float));
-    return v;
-  }
-  static V16 broadcast(float value) {
-    const Quad quad = {value, value, value, value};
-    return {{quad, quad, quad, quad}};
-  }
-  void store(float* p) const { memcpy(p, this, sizeof *this); }
-  void store(float* p, uint32_t count) const { memcpy(p, this, count * sizeof(float)); }
-  V16 first(uint32_t count) const {
-    V16 v = {};
-    memcpy(&v, this, count * sizeof(float));
-    return v;
-  }
-
-  template <typename F>
-  static V16 each(F f) {
-    return {{f(0), f(1), f(2), f(3)}};
-  }
-  V16 root() const {
-    return each([this](int i) {
-      return Quad{sqrtf(quad[i][0]), sqrtf(quad[i][1]), sqrtf(quad[i][2]), sqrtf(quad[i][3])};
-    });
-  }
-  V16 inverse_root() const { return broadcast(1.0f) / root(); }
-  // Both keep a NaN.
-  V16 relu() const {
-    return each([this](int i) { return quad[i] < 0.0f ? Quad{} : quad[i]; });
-  }
-  static V16 max(const V16& a, const V16& b) {
-    return each([&](int i) {
-      const Quad x = a.quad[i], y = b.quad[i];
-      return (x >= y) | (x != x) ? x : y;
-    });
-  }
-  static V16 multiply_add(const V16& a, const V16& b, const V16& c) {
-    return each([&](int i) { return a.quad[i] * b.quad[i] + c.quad[i]; });
-  }
-  V16 operator+(const V16& b) const {
-    return each([&](int i) { return quad[i] + b.quad[i]; });
-  }
-  V16 operator-(const V16& b) const {
-    return each([&](int i) { return quad[i] - b.quad[i]; });
-  }
-  V16 operator*(const V16& b) const {
-    return each([&](int i) { return quad[i] * b.quad[i]; });
-  }
-  V16 operator/(const V16& b) const {
-    return each([&](int i) { return quad[i] / b.quad[i]; });
-  }
-};
-
-// Shape of the micro-kernels: with SSE2, 8 of 16 registers hold sums.
-struct Blocks {
-  static constexpr int kPanels = 1;
-  static constexpr int rows(int) { return 2; }
-  // Panels of the next group when some are left.
-  static constexpr uint32_t group(uint32_t) { return 1; }
-};
-
-}  // namespace
+using Element = float;
+}
 }  // namespace ie::cpu
 
 #include "tile_kernels.h"
 
+// Behind what they use.
+#include "convolution.h"
+#include "winograd.h"
+
 namespace ie::cpu {
-const Kernels kPortableKernels = kTileKernels;
+const Kernels kPortableKernels = kernels_with(conv, winograd);
 }  // namespace ie::cpu

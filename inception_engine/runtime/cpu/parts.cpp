@@ -20,9 +20,10 @@ void sum_part(const OpView& view, const Tile& tile, uint32_t part, float* sums) 
       const int64_t in_y = y + int64_t(tap / op.kernel_w), in_x = x + int64_t(tap % op.kernel_w);
       if (in_y < 0 || in_y >= op.in_h || in_x < 0 || in_x >= op.in_w) continue;
       const uint64_t pixel = (image * op.in_h + uint64_t(in_y)) * op.in_w + uint64_t(in_x);
-      const float* in = view.in + pixel * view.in_pitch + channel;
+      const float* in = static_cast<const float*>(view.in) + pixel * view.in_pitch + channel;
       for (uint32_t column = 0; column < tile.columns; column += kPanel) {
-        const float* weights = view.weights + ((tile.column + column) / kPanel * depth + k) * kPanel;
+        const float* weights =
+            static_cast<const float*>(view.weights) + ((tile.column + column) / kPanel * depth + k) * kPanel;
         const uint32_t columns = std::min(kPanel, tile.columns - column);
         for (uint64_t i = 0; i < run; ++i, weights += kPanel) {
           for (uint32_t j = 0; j < columns; ++j) sums[column + j] += in[i] * weights[j];
@@ -36,7 +37,7 @@ void add_parts(const OpView& view, const Tile& tile, const float* parts, uint64_
   const OpRecord& op = *view.record;
   const size_t stride = size_t{op.tile_rows} * op.tile_columns;
   for (uint32_t row = 0; row < tile.rows; ++row, parts += op.tile_columns) {
-    float* out = view.out + (size_t{tile.row} + row) * view.out_pitch + tile.column;
+    float* out = static_cast<float*>(view.out) + (size_t{tile.row} + row) * view.out_pitch + tile.column;
     for (uint32_t i = 0; i < tile.columns; ++i) {
       float sum = 0.0f;
       for (uint64_t part = 0; part < count; ++part) sum += parts[part * stride + i];

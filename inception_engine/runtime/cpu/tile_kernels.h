@@ -1,8 +1,9 @@
-// The tile kernels, written once over V16, a vector of 16 floats.
+// The tile kernels, written once over V16, a vector of 16 floats, and Element, what activations are: float or Bfloat16.
 //
-// Included by kernels_portable.cpp, kernels_avx2.cpp and kernels_avx512.cpp, each of which defines V16 and
-// Blocks in its anonymous namespace first. No templates of the standard library here: a function that two of
-// these files instantiate is one function to the linker, and may come from the wrong file.
+// Included by kernels_portable.cpp, kernels_avx2.cpp, kernels_avx512.cpp and kernels_amx.cpp, each of which defines V16
+// and Element in its anonymous namespace first, and includes its convolutions behind this. No templates of the standard
+// library here: a function that two of these files instantiate is one function to the linker, and may come from the
+// wrong file.
 //
 // Every element of an output is computed by the same sequence of operations whatever tile, block or vector
 // lane it falls into; so results do not depend on the tiling, the threads or the place in the batch.
@@ -10,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "half.h"
 #include "kernels.h"
 
 namespace ie::cpu {
@@ -17,14 +19,20 @@ namespace {
 
 inline uint32_t smaller(uint32_t a, uint32_t b) { return a < b ? a : b; }
 
-// Loads `count` (at most 16) floats, zeros behind them.
-inline V16 load_part(const float* p, uint32_t count) {
+inline float number(float value) { return value; }
+inline float number(Bfloat16 value) { return from_bfloat16(value.bits); }
+inline void put(float* p, float value) { *p = value; }
+inline void put(Bfloat16* p, float value) { p->bits = to_bfloat16(value); }
+
+// Loads `count` (at most 16) numbers, zeros behind them.
+template <typename Number>
+inline V16 load_part(const Number* p, uint32_t count) {
   return count >= kPanel ? V16::load(p) : V16::load(p, count);
 }
 
 // Stores `value` in the columns of an output from `column` on: zeros from out_channels on, nothing from `end`
 // on.
-inline void store_part(float* p, V16 value, const OpRecord& op, uint32_t column, uint32_t end) {
+inline void store_part(Element* p, V16 value, const OpRecord& op, uint32_t column, uint32_t end) {
   const uint32_t stored = smaller(kPanel, end - column);
   const uint32_t used = op.out_channels > column ? smaller(kPanel, op.out_channels - column) : 0;
   if (used < kPanel) value = value.first(used);
@@ -35,23 +43,14 @@ inline void store_part(float* p, V16 value, const OpRecord& op, uint32_t column,
   }
 }
 
-}  // namespace
-}  // namespace ie::cpu
-
-#include "convolution.h"
-#include "winograd.h"
-
-namespace ie::cpu {
-namespace {
-
 // ---- Pools. Pixels outside the image are absent.
 //
 // The rows of a tile that lie in one line of the output, or in a piece of a very long one, are done together, in two
 // passes: down each column of the window, for every column that they touch, then across. Windows that overlap share the
 // first pass: a 3x3 pool of stride 1 takes 4 maxima per element instead of 8.
 
-template <bool kMax>
-inline V16 pool_pixels(const float* in, size_t step, uint32_t pixels, uint32_t channels) {
+template <bool kMax, typename Number>
+inline V16 pool_pixels(const Number* in, size_t step, uint32_t pixels, uint32_t channels) {
   V16 value = load_part(in, channels);
   for (uint32_t i = 1; i < pixels; ++i) {
     in += step;
@@ -90,7 +89,8 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
     const uint32_t first = across(x).begin, last = across(x + run - 1).end;
     for (uint32_t group = tile.column; group < end; group += kPoolColumns) {
       const uint32_t group_end = smaller(group + kPoolColumns, end);
-      const float* in = view.in + (size_t(image) * op.in_h + down.begin) * line;
+      const Element* in =
+          static_cast<const Element*>(view.in) + (size_t(image) * op.in_h + down.begin) * line;
       float* pooled = scratch.line;  // [pixels from `first` to `last`][kPoolColumns]
       for (uint32_t pixel = first; pixel < last; ++pixel, pooled += kPoolColumns) {
         for (uint32_t column = group; column < group_end; column += kPanel) {
@@ -108,7 +108,8 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
           const float* columns = scratch.line + (span.begin - first) * kPoolColumns + column - group;
           V16 value = pool_pixels<kMax>(columns, kPoolColumns, width, kPanel);
           if (!kMax) value = value / V16::broadcast(float(pixels));
-          store_part(view.out + (row + i) * view.out_pitch + column, value, op, column, end);
+          Element* out = static_cast<Element*>(view.out) + (row + i) * view.out_pitch + column;
+          store_part(out, value, op, column, end);
         }
       }
     }
@@ -125,8 +126,8 @@ void lrn(const OpView& view, const Tile& tile, const Scratch& scratch) {
   float* squares = scratch.line;  // `before` zeros, the channels, zeros
   memset(squares, 0, (channels + op.lrn_size + kPanel) * sizeof(float));
   for (uint32_t row = tile.row; row < tile.row + tile.rows; ++row) {
-    const float* in = view.in + row * view.in_pitch;
-    float* out = view.out + row * view.out_pitch;
+    const Element* in = static_cast<const Element*>(view.in) + row * view.in_pitch;
+    Element* out = static_cast<Element*>(view.out) + row * view.out_pitch;
     for (uint32_t c = 0; c < channels; c += kPanel) {
       const V16 value = load_part(in + c, channels - c);
       (value * value).store(squares + before + c);
@@ -154,28 +155,30 @@ void lrn(const OpView& view, const Tile& tile, const Scratch& scratch) {
   }
 }
 
-void softmax(const OpView& view, const Tile& tile, const Scratch&) {
+void softmax(const OpView& view, const Tile& tile, const Scratch& scratch) {
   const OpRecord& op = *view.record;
+  float* powers = scratch.line;
   for (uint32_t row = tile.row; row < tile.row + tile.rows; ++row) {
-    const float* in = view.in + row * view.in_pitch;
-    float* out = view.out + row * view.out_pitch;
-    float largest = in[0];
+    const Element* in = static_cast<const Element*>(view.in) + row * view.in_pitch;
+    Element* out = static_cast<Element*>(view.out) + row * view.out_pitch;
+    float largest = number(in[0]);
     for (uint32_t c = 1; c < op.in_channels; ++c) {
-      if (in[c] > largest) largest = in[c];
+      if (number(in[c]) > largest) largest = number(in[c]);
     }
     float sum = 0.0f;
-    for (uint32_t c = 0; c < op.in_channels; ++c) sum += out[c] = expf(in[c] - largest);
-    for (uint32_t c = 0; c < op.in_channels; ++c) out[c] /= sum;
-    for (uint32_t c = op.in_channels; c < op.out_padded; ++c) out[c] = 0.0f;
+    for (uint32_t c = 0; c < op.in_channels; ++c) sum += powers[c] = expf(number(in[c]) - largest);
+    for (uint32_t c = 0; c < op.in_channels; ++c) put(out + c, powers[c] / sum);
+    for (uint32_t c = op.in_channels; c < op.out_padded; ++c) put(out + c, 0.0f);
   }
 }
 
-// ---- The caller's image: NHWC, zeros to the left and right, float32.
+// ---- The caller's image: NHWC, zeros to the left and right.
 
 void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
   const OpRecord& op = *view.record;
   const uint32_t channels = op.in_channels, width = op.in_w;
   const size_t pitch = view.out_pitch;
+  const auto* factors = static_cast<const float*>(view.weights);
   for (uint32_t row = tile.row, run; row < tile.row + tile.rows; row += run) {
     const size_t line = row / op.out_w;  // of all images
     const uint32_t begin = row % op.out_w;
@@ -184,28 +187,32 @@ void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
     const uint32_t right = op.pad_left + width > begin ? smaller(op.pad_left + width - begin, run) : 0;
     const uint32_t x = begin + left - op.pad_left;
     for (uint32_t c = 0; c < op.out_padded; ++c) {
-      float* out = view.out + row * pitch + c;
+      Element* out = static_cast<Element*>(view.out) + row * pitch + c;
       if (c >= channels) {
-        for (uint32_t i = 0; i < run; ++i) out[i * pitch] = 0.0f;
+        for (uint32_t i = 0; i < run; ++i) put(out + i * pitch, 0.0f);
         continue;
       }
-      for (uint32_t i = 0; i < left; ++i) out[i * pitch] = 0.0f;
-      for (uint32_t i = right; i < run; ++i) out[i * pitch] = 0.0f;
+      for (uint32_t i = 0; i < left; ++i) put(out + i * pitch, 0.0f);
+      for (uint32_t i = right; i < run; ++i) put(out + i * pitch, 0.0f);
       if (scratch.input->format == IE_UINT8_NHWC) {
         const auto* in = static_cast<const uint8_t*>(scratch.input->data) + (line * width + x) * channels + c;
-        const float scale = view.weights[c], shift = view.weights[channels + c];
-        for (uint32_t i = left; i < right; ++i, in += channels) out[i * pitch] = float(*in) * scale + shift;
+        const float scale = factors[c], shift = factors[channels + c];
+        for (uint32_t i = left; i < right; ++i, in += channels)
+          put(out + i * pitch, float(*in) * scale + shift);
       } else {
         const size_t plane = line / op.in_h * channels + c;
         const auto* in =
             static_cast<const float*>(scratch.input->data) + (plane * op.in_h + line % op.in_h) * width + x;
-        for (uint32_t i = left; i < right; ++i) out[i * pitch] = *in++;
+        for (uint32_t i = left; i < right; ++i) put(out + i * pitch, *in++);
       }
     }
   }
 }
 
-constexpr Kernels kTileKernels = {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}, winograd};
+// Those of a build, with its convolutions.
+constexpr Kernels kernels_with(Kernel conv, Kernel winograd) {
+  return {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}, winograd};
+}
 
 }  // namespace
 }  // namespace ie::cpu

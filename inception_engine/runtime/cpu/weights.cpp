@@ -1,8 +1,10 @@
 #include "weights.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "half.h"
+#include "kernels.h"
 
 namespace ie::cpu {
 namespace {
@@ -77,54 +79,100 @@ size_t elements(const Program& program, const OpRecord& op) {
   return op.weight_bytes / (program.header.dtype == uint32_t(Dtype::kFloat32) ? 4 : 2);
 }
 
+// [columns / 16][K][16] to the order of Form::kAmx.
+void order_for_amx(const OpRecord& op, const std::byte* from, std::byte* to) {
+  const size_t depth = size_t{op.kernel_h} * op.kernel_w * op.in_channels;
+  const size_t panels = (op.out_channels + kPanel - 1) / kPanel,
+               panel_bytes = Weights::panel_bytes(op, Form::kAmx);
+  std::memset(to, 0, panels * panel_bytes);
+  for (size_t panel = 0; panel < panels; ++panel, to += panel_bytes) {
+    for (size_t k = 0; k < depth; ++k, from += kPanel * sizeof(Bfloat16)) {
+      auto* pair = reinterpret_cast<Bfloat16*>(to) + k / 2 * 2 * kPanel + k % 2;
+      for (uint32_t column = 0; column < kPanel; ++column) {
+        std::memcpy(pair + 2 * column, from + column * sizeof(Bfloat16), sizeof(Bfloat16));
+      }
+    }
+  }
+}
+
 }  // namespace
 
-void Weights::make() {
+bool suits_amx(const Program& program) {
+  const auto is_bfloat16 = [](uint32_t dtype) { return dtype == uint32_t(Dtype::kBfloat16); };
+  return program.header.target == uint32_t(Target::kCpu) && is_bfloat16(program.header.dtype) &&
+         std::all_of(program.buffers.begin(), program.buffers.end(),
+                     [&](const BufferRecord& buffer) { return is_bfloat16(buffer.dtype); }) &&
+         std::all_of(program.ops.begin(), program.ops.end(),
+                     [](const OpRecord& op) { return op.part_depth == 0; });
+}
+
+size_t amx_steps(const OpRecord& op) {
+  return (size_t{op.kernel_h} * op.kernel_w * op.in_channels + kAmxStep - 1) / kAmxStep;
+}
+
+size_t Weights::panel_bytes(const OpRecord& op, Form form) {
+  if (form == Form::kAmx) return amx_steps(op) * kAmxStep * kPanel * sizeof(Bfloat16);
+  const size_t points =
+      op.flags & kWinograd ? kWinogradPatch * kWinogradPatch : size_t{op.kernel_h} * op.kernel_w;
+  return points * op.in_channels * kPanel * sizeof(float);
+}
+
+Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form) {
+  const bool patches = form == Form::kFloat32 && op.flags & kWinograd;
+  return {op.weight_offset, op.weight_bytes, program.header.dtype, patches ? op.kernel_h : 0,
+          patches ? op.in_channels : 0};
+}
+
+void Weights::make(Form form) {
   // Not std::call_once: what is thrown in it passes through frames of the C library, which ends the process where the two
   // unwind by different libraries.
   const std::lock_guard<std::mutex> lock(making_);
-  if (made_) return;
+  Made& made = made_[size_t(form)];
+  if (!made.done) made = make_all(form);
+}
+
+Weights::Made Weights::make_all(Form form) const {
   std::map<Key, std::pair<const Program*, const OpRecord*>> ops;
   for (const Program* program : programs_) {
+    if (form == Form::kAmx && !suits_amx(*program)) continue;
     const bool half = program->header.dtype != uint32_t(Dtype::kFloat32);
     for (const OpRecord& op : program->ops) {
       if (op.kind != uint32_t(OpKind::kConv) || !(half || op.flags & kWinograd)) continue;
-      ops.emplace(key(*program, op), std::make_pair(program, &op));
+      ops.emplace(key(*program, op, form), std::make_pair(program, &op));
     }
   }
-  std::map<Key, size_t> places;
-  size_t floats = 0;
+  Made made;
+  size_t bytes = 0;
   for (const auto& [place, found] : ops) {
-    const auto& [program, op] = found;
-    const size_t count = elements(*program, *op), taps = op->kernel_h * op->kernel_w;
-    places[place] = floats;  // in whole panels, so aligned
-    floats += op->flags & kWinograd ? count / taps * kWinogradPatch * kWinogradPatch : count;
+    const OpRecord& op = *found.second;
+    made.places[place] = bytes;  // in whole panels, so aligned
+    bytes += (op.out_channels + kPanel - 1) / kPanel * panel_bytes(op, form);
   }
-  Memory memory = allocate(allocator_, floats * sizeof(float));
+  made.memory = allocate(allocator_, bytes);
   std::vector<float> windows;
   for (const auto& [place, found] : ops) {
     const auto& [program, op] = found;
     const size_t count = elements(*program, *op);
     const std::byte* from = section_ + op->weight_offset;
-    float* to = reinterpret_cast<float*>(memory.get()) + places[place];
-    if (op->flags & kWinograd) {
+    std::byte* to = made.memory.get() + made.places[place];
+    if (form == Form::kAmx) {
+      order_for_amx(*op, from, to);
+    } else if (op->flags & kWinograd) {
       windows.resize(count);
       widen(from, program->header.dtype, count, windows.data());
-      windows_to_points(*op, windows, to);
+      windows_to_points(*op, windows, reinterpret_cast<float*>(to));
     } else {
-      widen(from, program->header.dtype, count, to);
+      widen(from, program->header.dtype, count, reinterpret_cast<float*>(to));
     }
   }
-  memory_ = std::move(memory);
-  places_ = std::move(places);
-  made_ = true;
+  made.done = true;
+  return made;
 }
 
-const float* Weights::of(const Program& program, const OpRecord& op) const {
-  const auto found = places_.find(key(program, op));
-  return reinterpret_cast<const float*>(found == places_.end() ? section_ + op.weight_offset
-                                                               : memory_.get()) +
-         (found == places_.end() ? 0 : found->second);
+const std::byte* Weights::of(const Program& program, const OpRecord& op, Form form) const {
+  const Made& made = made_[size_t(form)];
+  const auto found = made.places.find(key(program, op, form));
+  return found == made.places.end() ? section_ + op.weight_offset : made.memory.get() + found->second;
 }
 
 }  // namespace ie::cpu

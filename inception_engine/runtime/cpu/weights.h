@@ -1,4 +1,4 @@
-// Weights as the tile kernels read them, float32: a plan's own, or made of them.
+// Weights as the tile kernels read them: a plan's own, or made of them.
 #pragma once
 
 #include <cstddef>
@@ -14,39 +14,53 @@
 
 namespace ie::cpu {
 
-// Those of all programs of an engine: half precision is widened, and windows for Winograd's algorithm are taken to the
-// points of a patch, 36 for 9 or 25. That is done for the first context and shared by all; a plan is read and proven in
-// less time than it takes.
+// How the weights of a convolution lie, panel by panel of 16 columns.
+enum class Form {
+  kFloat32,  // [taps, or 6 x 6 points][in_channels][16] float32
+  kAmx  // [steps][16][16][2] bfloat16: element 32 * step + 2 * i + j of K and a column stand at [step][i][column][j]
+};
+
+// Whether AMX can compute a program: what it reads and writes is bfloat16 everywhere, and each K is whole.
+bool suits_amx(const Program& program);
+
+// Steps of kAmxStep elements in which AMX takes K of a convolution; the last is filled up with zeros.
+size_t amx_steps(const OpRecord& op);
+
+// Those of all programs of an engine. Half precision is widened, and windows for Winograd's algorithm are taken to the
+// points of a patch, 36 for 9 or 25; or it is ordered as AMX reads it, which computes all windows directly. A form is made
+// for the first context that needs it and shared by all; a plan is read and proven in less time than it takes.
 class Weights {
  public:
   // `programs` are proven; they and `section`, the base of the WEIGHTS section, outlive this.
   Weights(std::vector<const Program*> programs, const std::byte* section, const Allocator& allocator)
       : programs_(std::move(programs)), section_(section), allocator_(allocator) {}
 
-  // Once, whichever thread comes first. Throws std::bad_alloc.
-  void make();
+  // Once for each form, whichever thread comes first; of all programs that can have it. Throws std::bad_alloc.
+  void make(Form form);
 
   const std::byte* section() const { return section_; }
 
-  // Of a convolution: [out_channels / 16 rounded up][taps, or 6 x 6 points][in_channels][16].
-  const float* of(const Program& program, const OpRecord& op) const;
+  // Of a convolution, in a form that was made, and the bytes of one panel.
+  const std::byte* of(const Program& program, const OpRecord& op, Form form) const;
+  static size_t panel_bytes(const OpRecord& op, Form form);
 
  private:
   // Offset, bytes, dtype; of patches the side of a window and the channels, else 0.
   using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t>;
-  static Key key(const Program& program, const OpRecord& op) {
-    const bool patches = op.flags & kWinograd;
-    return {op.weight_offset, op.weight_bytes, program.header.dtype, patches ? op.kernel_h : 0,
-            patches ? op.in_channels : 0};
-  }
+  struct Made {
+    bool done = false;
+    std::map<Key, size_t> places;  // in bytes; without those that are read from the section itself
+    Memory memory;
+  };
+
+  static Key key(const Program& program, const OpRecord& op, Form form);
+  Made make_all(Form form) const;
 
   const std::vector<const Program*> programs_;
   const std::byte* const section_;
   const Allocator allocator_;
   std::mutex making_;
-  bool made_ = false;
-  std::map<Key, size_t> places_;  // in floats; without those that are read from the section itself
-  Memory memory_;
+  Made made_[2];  // by Form
 };
 
 }  // namespace ie::cpu

@@ -1,5 +1,6 @@
 // Convolution by Winograd's algorithm in two dimensions, F(4x4, 3x3) and F(2x2, 5x5) (Lavin and Gray, arXiv
-// 1509.09308). Part of tile_kernels.h.
+// 1509.09308). Behind
+// tile_kernels.h and convolution.h.
 //
 // A *patch* of 6 x 6 input pixels makes 4 x 4 outputs of a 3x3 window, or 2 x 2 of a 5x5 window: the patch is
 // taken to 36 points, V = B' d B; at each point channels are multiplied with the weights, which were taken there when the
@@ -79,14 +80,15 @@ void transform_input(const Patches& p, const Scratch& scratch) {
   const OpRecord& op = *view.record;
   for (size_t i = 0; i < p.count; ++i) {
     const Corner corner = corner_of(p, p.first + i);
-    const float* pixels[kPoints];
+    const Element* pixels[kPoints];
     for (uint32_t h = 0; h < kPatch; ++h) {
       const uint32_t y = corner.y + h - op.pad_top;  // outside the image: huge
       for (uint32_t w = 0; w < kPatch; ++w) {
         const uint32_t x = corner.x + w - op.pad_left;
         pixels[h * kPatch + w] = y < op.in_h && x < op.in_w
-                                     ? view.in + ((corner.image * op.in_h + y) * op.in_w + x) * view.in_pitch
-                                     : scratch.zeros;
+                                     ? static_cast<const Element*>(view.in) +
+                                           ((corner.image * op.in_h + y) * op.in_w + x) * view.in_pitch
+                                     : static_cast<const Element*>(scratch.zeros);
       }
     }
     float* out = p.points + i * p.pitch;
@@ -182,8 +184,8 @@ void transform_output(const Patches& p, uint32_t panel, uint32_t column, uint32_
     for (uint32_t h = 0; h < height; ++h) {
       V16 line[kOut];
       from_points<kOut>(lines + h * kPatch, 1, line);
-      float* out = view.out + column +
-                   ((corner.image * op.out_h + corner.y + h) * op.out_w + corner.x) * view.out_pitch;
+      Element* out = static_cast<Element*>(view.out) + column +
+                     ((corner.image * op.out_h + corner.y + h) * op.out_w + corner.x) * view.out_pitch;
       for (uint32_t w = 0; w < width; ++w, out += view.out_pitch) {
         const V16 value = line[w] + bias;
         store_part(out, relu ? value.relu() : value, op, column, end);
@@ -223,8 +225,9 @@ void winograd(const OpView& view, const Tile& tile, const Scratch& scratch) {
       group = Blocks::group(panels);
       p.sum_pitch = group * kPanel;
       p.sum_stride = p.count * p.sum_pitch + kPanel;
-      point_group<Blocks::kPanels>(p, group,
-                                   view.weights + size_t(panel) * kPoints * op.in_channels * kPanel);
+      point_group<Blocks::kPanels>(
+          p, group,
+          static_cast<const float*>(view.weights) + size_t(panel) * kPoints * op.in_channels * kPanel);
       for (uint32_t j = 0; j < group; ++j) {
         const uint32_t column = (panel + j) * kPanel;
         p.side == 4 ? transform_output<4>(p, j, column, end_column)

@@ -115,8 +115,15 @@ typedef enum ie_status {
 
 typedef enum ie_device { IE_DEVICE_AUTO = 0, IE_DEVICE_CPU = 1, IE_DEVICE_CUDA = 2 } ie_device;
 
-/* Instruction sets of the CPU kernels; AUTO takes the best that the machine has. */
-typedef enum ie_isa { IE_ISA_AUTO = 0, IE_ISA_PORTABLE = 1, IE_ISA_AVX2 = 2, IE_ISA_AVX512 = 3 } ie_isa;
+/* Instruction sets of the CPU kernels; AUTO takes the best that the machine has. AMX is that of bfloat16 programs, beside
+ * AVX-512; it runs all others as AVX512 does. */
+typedef enum ie_isa {
+  IE_ISA_AUTO = 0,
+  IE_ISA_PORTABLE = 1,
+  IE_ISA_AVX2 = 2,
+  IE_ISA_AVX512 = 3,
+  IE_ISA_AMX = 4
+} ie_isa;
 
 typedef enum ie_format {
   IE_FLOAT32_NCHW = 1, /* (batch, channels, height, width), already normalised */
@@ -192,8 +199,9 @@ typedef struct ie_engine_info {
   uint32_t max_batch; /* of the largest program */
   uint32_t channels, height, width;
   uint32_t outputs;
-  uint32_t programs;       /* that this engine can run */
-  uint64_t arena_bytes;    /* of activations that a context allocates: of the largest program */
+  uint32_t programs; /* that this engine can run */
+  uint64_t
+      arena_bytes; /* of activations that a context with the best isa allocates: of the largest program */
   uint64_t weight_bytes;   /* of all programs in the plan */
   uint32_t specialised;    /* launches of these programs that take a kernel for their sizes */
   uint32_t classes;        /* numbers in output 0, of one image: channels * height * width */

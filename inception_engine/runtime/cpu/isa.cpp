@@ -1,0 +1,30 @@
+#include "isa.h"
+
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace ie::cpu {
+namespace {
+
+// The registers of AMX are large, so Linux (5.16 and newer) hands them out to processes that ask. The permission is of
+// the whole process, and asking again is harmless.
+bool has_amx() {
+  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;  // of EDX
+  constexpr long kRequest = 0x1023, kTileData = 18;            // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBfloat16) == 0 || (d & kTiles) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
+
+}  // namespace
+
+ie_isa best_isa() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
+    return has_amx() ? IE_ISA_AMX : IE_ISA_AVX512;
+  }
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? IE_ISA_AVX2 : IE_ISA_PORTABLE;
+}
+
+}  // namespace ie::cpu

@@ -1,0 +1,79 @@
+// V16 for AVX-512 (F, BW, DQ, VL): one register.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels.h"
+
+#if !defined(__clang__)
+// GCC 12 sees its own _mm512_undefined_ps() as an uninitialised variable (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+namespace ie::cpu {
+namespace {
+
+struct V16 {
+  __m512 r;
+
+  static __mmask16 mask(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+  static V16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static V16 load(const float* p, uint32_t count) { return {_mm512_maskz_loadu_ps(mask(count), p)}; }
+  static V16 load(const Bfloat16* p) {
+    return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static V16 load(const Bfloat16* p, uint32_t count) {
+    return widened(_mm256_maskz_loadu_epi16(mask(count), p));
+  }
+  static V16 widened(__m256i bits) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  }
+  static V16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
+  void store(float* p) const { _mm512_storeu_ps(p, r); }
+  void store(float* p, uint32_t count) const { _mm512_mask_storeu_ps(p, mask(count), r); }
+  void store(Bfloat16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bfloat16()); }
+  void store(Bfloat16* p, uint32_t count) const { _mm256_mask_storeu_epi16(p, mask(count), bfloat16()); }
+  // The bits of the nearest, as to_bfloat16(); vcvtneps2bf16 would make zeros of the smallest numbers.
+  __m256i bfloat16() const {
+    const __m512i bits = _mm512_castps_si512(r), last = _mm512_srli_epi32(bits, 16);
+    const __m512i odd = _mm512_and_si512(last, _mm512_set1_epi32(1));
+    const __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7FFF), odd);
+    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    const __m512i quiet = _mm512_or_si512(last, _mm512_set1_epi32(0x40));
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, is_nan, quiet));
+  }
+  V16 first(uint32_t count) const { return {_mm512_maskz_mov_ps(mask(count), r)}; }
+  V16 root() const { return {_mm512_sqrt_ps(r)}; }
+  // An estimate of 14 bits and one step of Newton: twice as fast as a root and a division. Infinity counts as
+  // the largest float, for which the step is defined; vminps returns its second operand, a NaN too.
+  V16 inverse_root() const {
+    const __m512 x = _mm512_min_ps(_mm512_set1_ps(3.40282347e38f), r), y = _mm512_rsqrt14_ps(x);
+    const __m512 half_xy = _mm512_mul_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.5f)), y);
+    const __m512 error = _mm512_fnmadd_ps(half_xy, y, _mm512_set1_ps(0.5f));
+    return {_mm512_fmadd_ps(y, error, y)};
+  }
+  // vmaxps returns its second operand when one is NaN.
+  V16 relu() const { return {_mm512_max_ps(_mm512_setzero_ps(), r)}; }
+  static V16 max(V16 a, V16 b) {
+    return {_mm512_mask_mov_ps(_mm512_max_ps(a.r, b.r), _mm512_cmp_ps_mask(a.r, a.r, _CMP_UNORD_Q), a.r)};
+  }
+  static V16 multiply_add(V16 a, V16 b, V16 c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
+  V16 operator+(V16 b) const { return {_mm512_add_ps(r, b.r)}; }
+  V16 operator-(V16 b) const { return {_mm512_sub_ps(r, b.r)}; }
+  V16 operator*(V16 b) const { return {_mm512_mul_ps(r, b.r)}; }
+  V16 operator/(V16 b) const { return {_mm512_div_ps(r, b.r)}; }
+};
+
+// Shape of the micro-kernels: up to 24 of 32 registers hold sums.
+struct Blocks {
+  static constexpr int kPanels = 4;
+  static constexpr int rows(int panels) { return panels == 4 ? 6 : panels == 3 ? 8 : panels == 2 ? 10 : 12; }
+  // Panels of the next group when `panels` are left: 5 are 3 + 2 rather than 4 + 1.
+  static constexpr uint32_t group(uint32_t panels) { return panels <= 4 ? panels : panels <= 6 ? 3 : 4; }
+};
+
+}  // namespace
+}  // namespace ie::cpu

@@ -1,0 +1,90 @@
+// Takes the place of isa.cpp and kernels_amx.cpp: a machine with AMX, in portable C++. The tile kernels are the library's
+// own; the registers of AMX are imitated.
+#include <cstdlib>
+
+#include "cpu/isa.h"
+#include "cpu/vector_portable.h"
+
+namespace ie::cpu {
+namespace {
+
+using Element = Bfloat16;
+
+// As Intel's manual describes the instructions. A product of two bfloat16 is exact in float32, so that a product and a sum
+// are one rounding here, too; but numbers below the normal ones are not made zeros.
+struct MatrixUnit {
+  union Register {
+    float sums[16][16];
+    Bfloat16 pairs[16][16][2];
+    char rows[16][64];
+  };
+  static thread_local Register registers[8];
+  static thread_local bool ready;
+
+  static void begin() {
+    if (ready) abort();
+    ready = true;
+  }
+  static void end() {
+    if (!ready) abort();
+    ready = false;
+    memset(registers, 0xFF, sizeof registers);
+  }
+  static Register& at(int number) {
+    if (!ready) abort();
+    return registers[number];
+  }
+  template <int kRegister>
+  static void zero() {
+    at(kRegister) = {};
+  }
+  template <int kRegister>
+  static void load(const void* p, size_t stride) {
+    for (size_t i = 0; i < 16; ++i)
+      memcpy(at(kRegister).rows[i], static_cast<const char*>(p) + i * stride, 64);
+  }
+  template <int kRegister>
+  static void store(void* p, size_t stride) {
+    for (size_t i = 0; i < 16; ++i) memcpy(static_cast<char*>(p) + i * stride, at(kRegister).rows[i], 64);
+  }
+  template <int kSums, int kRows, int kColumns>
+  static void multiply_add() {
+    float b[16][16][2];
+    for (int k = 0; k < 16; ++k) {
+      for (int n = 0; n < 16; ++n) {
+        for (int i = 0; i < 2; ++i) b[k][n][i] = from_bfloat16(at(kColumns).pairs[k][n][i].bits);
+      }
+    }
+    for (int m = 0; m < 16; ++m) {
+      float even[16] = {}, odd[16] = {};
+      for (int k = 0; k < 16; ++k) {
+        const Bfloat16* pair = at(kRows).pairs[m][k];
+        const float first = from_bfloat16(pair[0].bits), second = from_bfloat16(pair[1].bits);
+        for (int n = 0; n < 16; ++n) even[n] += first * b[k][n][0], odd[n] += second * b[k][n][1];
+      }
+      for (int n = 0; n < 16; ++n) at(kSums).sums[m][n] += even[n] + odd[n];
+    }
+  }
+  static void copy(Bfloat16* to, const Bfloat16* from, uint32_t count) {
+    memcpy(to, from, count * sizeof *to);
+  }
+};
+
+thread_local MatrixUnit::Register MatrixUnit::registers[8];
+thread_local bool MatrixUnit::ready = false;
+
+}  // namespace
+}  // namespace ie::cpu
+
+#include "cpu/tile_kernels.h"
+
+// Behind what it uses.
+#include "cpu/convolution_amx.h"
+
+namespace ie::cpu {
+
+const Kernels kAmxKernels = kernels_with(conv, conv);
+
+ie_isa best_isa() { return IE_ISA_AMX; }
+
+}  // namespace ie::cpu

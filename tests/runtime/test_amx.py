@@ -1,0 +1,149 @@
+"""bfloat16 by AMX: where the processor has it, and everywhere with an imitation of its registers (tests/amx)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import inception_engine as ie
+from inception_engine import binding, reference
+from inception_engine.network import INPUT, Concat, Conv, Layer, Linear, MaxPool, Network, Pads, Pair
+from tests.amx.build import build_library
+from tests.random_networks import random_images, random_network
+from tests.tolerances import TOLERANCES, error
+
+ROOT = Path(__file__).parents[2]
+HAS_AMX = binding.library().ie_cpu_isa() >= binding.ISAS.index("amx")
+needs_amx = pytest.mark.skipif(not HAS_AMX, reason="backend amx: this processor does not have it")
+
+Outputs = dict[str, np.ndarray]
+
+
+@pytest.mark.skipif(HAS_AMX, reason="backend amx: the processor's own is under test")
+def test_an_imitation(tmp_path: Path) -> None:
+    """This file, and the tests of bfloat16 elsewhere, with a library that takes this machine for one with AMX."""
+    files = [__file__, "tests/test_parity.py", "tests/runtime/test_random_runs.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    command += ["-k", "(amx or bfloat16) and not imitation"]
+    environment = os.environ | {binding.LIBRARY_VARIABLE: str(build_library(tmp_path))}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout and "skipped" not in done.stdout
+
+
+def outputs(network: Network, images: np.ndarray, isa: str = "amx", **options: object) -> Outputs:
+    plan = ie.compile(network, max_batch=len(images) + 1, dtype="bf16", keep_all=True)
+    with ie.Engine(plan, isa=isa, **options) as engine:  # type: ignore[arg-type]
+        return engine.run(images, outputs=list(engine.outputs))
+
+
+def small_integers(rng: np.random.Generator, *shape: int, share: float = 1.0) -> np.ndarray:
+    """-2 to 2, a ``share`` of them not zero."""
+    values = rng.integers(1, 3, shape) * rng.choice([-1, 1], shape) * (rng.random(shape) < share)
+    return values.astype(np.float32)
+
+
+def convolution(
+    rng: np.random.Generator, name: str, source: str, shape: tuple[int, int, int, int], **options: object
+) -> Conv:
+    """Of integers that are small enough for every sum to be one that bfloat16 has, below 256."""
+    share = min(1.0, 24 / np.prod(shape[1:]))
+    weight, bias = small_integers(rng, *shape, share=share), small_integers(rng, shape[0])
+    return Conv(name=name, inputs=(source,), weight=weight, bias=bias, **options)  # type: ignore[arg-type]
+
+
+# Channels, columns, window, stride, pads, size of the image and batch.
+CASES: dict[str, tuple[int, int, Pair, Pair, Pads, Pair, int]] = {
+    "1x1": (64, 32, (1, 1), (1, 1), (0, 0, 0, 0), (14, 14), 3),
+    "1x1, half a step": (16, 48, (1, 1), (1, 1), (0, 0, 0, 0), (9, 7), 2),
+    "1x1, steps and a half": (80, 40, (1, 1), (1, 1), (0, 0, 0, 0), (14, 14), 1),
+    "1x1, odd channels": (37, 17, (1, 1), (1, 1), (0, 0, 0, 0), (5, 7), 3),
+    "1x1 of stride 2": (64, 16, (1, 1), (2, 2), (0, 0, 0, 0), (15, 13), 2),
+    "3x3, lines longer than a block": (32, 64, (3, 3), (1, 1), (1, 1, 1, 1), (6, 70), 1),
+    "3x3, lines shorter than a register": (96, 80, (3, 3), (1, 1), (1, 1, 1, 1), (7, 7), 8),
+    "3x3, half a step": (48, 33, (3, 3), (1, 1), (1, 1, 1, 1), (14, 14), 2),
+    "3x3 of stride 2, uneven pads": (64, 64, (3, 3), (2, 2), (0, 1, 1, 0), (17, 19), 3),
+    "5x5": (16, 32, (5, 5), (1, 1), (2, 2, 2, 2), (28, 28), 1),
+    "5x5 of whole steps": (32, 96, (5, 5), (1, 1), (2, 2, 2, 2), (14, 14), 2),
+    "9x9, more taps than bits": (32, 16, (9, 9), (1, 1), (4, 4, 4, 4), (11, 40), 1),
+    "1x7": (24, 24, (1, 7), (1, 1), (0, 3, 0, 3), (17, 17), 1),
+    "one channel": (1, 3, (2, 2), (1, 1), (0, 0, 0, 0), (8, 8), 5),
+    "as large as the image": (48, 40, (7, 7), (1, 1), (0, 0, 0, 0), (7, 7), 5),
+}
+
+
+@needs_amx
+@pytest.mark.parametrize("name", CASES)
+def test_sums_of_integers_are_exact(name: str) -> None:
+    channels, columns, kernel, stride, pads, size, batch = CASES[name]
+    rng = np.random.default_rng(len(name))
+    layers = (
+        convolution(rng, "expand", INPUT, (channels, 3, 1, 1)),
+        convolution(
+            rng, "conv", "expand", (columns, channels, *kernel), stride=stride, pads=pads, relu=False
+        ),
+    )
+    network = Network(name="integers", input_shape=(3, *size), layers=layers, logits="conv")
+    images = small_integers(rng, batch, *network.input_shape)
+    expected = reference.run(network, images)["conv"]
+    assert 8 < np.abs(expected).max() <= 256
+    actual = outputs(network, images, threads=2, poison=True)["logits"]
+    np.testing.assert_array_equal(actual.reshape(expected.shape), expected)
+
+
+@needs_amx
+def test_a_module_behind_a_folded_convolution_is_exact() -> None:
+    """Slices of a concatenation, reduces side by side, a pool between, and a linear layer."""
+    rng = np.random.default_rng(0)
+    layers: list[Layer] = [
+        convolution(rng, "stem", INPUT, (64, 3, 7, 7), stride=(2, 2), pads=(3, 3, 3, 3), relu=True),
+        MaxPool(name="pool", inputs=("stem",), kernel=(3, 3), stride=(2, 2), pads=(0, 0, 1, 1)),
+        MaxPool(name="same", inputs=("pool",), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1)),
+    ]
+    for name, source, columns, size in (("a", "pool", 24, 1), ("b", "pool", 48, 3), ("c", "same", 16, 5)):
+        reduced = f"reduce {name}"
+        layers.append(convolution(rng, reduced, source, (16 + size, 64, 1, 1), relu=True))
+        window = (columns, 16 + size, size, size)
+        layers.append(convolution(rng, name, reduced, window, pads=(size // 2,) * 4, relu=True))
+        for layer in layers[-2:]:  # a chain of positive sums would not stay below 256
+            layer.weight[np.abs(layer.weight) < 2] = 0  # type: ignore[attr-defined]
+            layer.weight[:] = np.sign(layer.weight) * (rng.random(layer.weight.shape) < 0.2)  # type: ignore[attr-defined]
+    layers.append(Concat(name="module", inputs=("a", "b", "c")))
+    weight = (rng.random((10, 88 * 49)) < 0.001).astype(np.float32)
+    layers.append(Linear(name="fc", inputs=("module",), weight=weight, bias=np.zeros(10, np.float32)))
+    network = Network(name="module", input_shape=(3, 27, 27), layers=tuple(layers), logits="fc")
+    images = small_integers(rng, 3, *network.input_shape)
+    expected = reference.run(network, images, keep="all")
+    actual = outputs(network, images, threads=3, poison=True)
+    for name in ("stem", "pool", "a", "b", "c", "module", "fc"):
+        values = expected[name]
+        assert 0 < np.abs(values).max() <= 256, name
+        np.testing.assert_array_equal(
+            actual["logits" if name == "fc" else name].reshape(values.shape), values
+        )
+
+
+@needs_amx
+@pytest.mark.parametrize("seed", range(40))
+def test_random_networks(seed: int) -> None:
+    """As near to the reference as bfloat16 in float32 arithmetic; the same bits for any threads, in any batch."""
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    images = random_images(rng, network, 3)
+    expected = reference.run(network, images, keep="all")
+    actual = outputs(network, images, threads=1 + seed % 4, poison=True)
+    other = outputs(network, images, isa="avx2", threads=2)
+    alone = outputs(network, images[1:2], threads=2)
+    bound = TOLERANCES["bf16"].layer
+    for name, values in actual.items():
+        np.testing.assert_array_equal(values[1:2], alone[name])
+        if name in expected:
+            wanted = expected[name].reshape(values.shape)
+            assert error(values, wanted) <= max(bound, 2 * error(other[name], wanted)), name
