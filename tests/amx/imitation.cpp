@@ -39,13 +39,13 @@ struct MatrixUnit {
     at(kRegister) = {};
   }
   template <int kRegister>
-  static void load(const void* p, size_t stride) {
-    for (size_t i = 0; i < 16; ++i)
+  static void load(const void* p, ptrdiff_t stride) {
+    for (ptrdiff_t i = 0; i < 16; ++i)
       memcpy(at(kRegister).rows[i], static_cast<const char*>(p) + i * stride, 64);
   }
   template <int kRegister>
-  static void store(void* p, size_t stride) {
-    for (size_t i = 0; i < 16; ++i) memcpy(static_cast<char*>(p) + i * stride, at(kRegister).rows[i], 64);
+  static void store(void* p, ptrdiff_t stride) {
+    for (ptrdiff_t i = 0; i < 16; ++i) memcpy(static_cast<char*>(p) + i * stride, at(kRegister).rows[i], 64);
   }
   template <int kSums, int kRows, int kColumns>
   static void multiply_add() {

@@ -23,7 +23,7 @@ _AVX512 = [*(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")), "-mfma"]
 _ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma"],
     "kernels_avx512": _AVX512,
-    "kernels_amx": _AVX512,
+    "kernels_amx": [*_AVX512, "-mavx512bf16"],
 }
 _SANITISERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],

@@ -12,7 +12,18 @@ import pytest
 
 import inception_engine as ie
 from inception_engine import binding, reference
-from inception_engine.network import INPUT, Concat, Conv, Layer, Linear, MaxPool, Network, Pads, Pair
+from inception_engine.network import (
+    INPUT,
+    Concat,
+    Conv,
+    Layer,
+    Linear,
+    MaxPool,
+    Network,
+    Pads,
+    Pair,
+    Preprocess,
+)
 from tests.amx.build import build_library
 from tests.random_networks import random_images, random_network
 from tests.tolerances import TOLERANCES, error
@@ -147,3 +158,24 @@ def test_random_networks(seed: int) -> None:
         if name in expected:
             wanted = expected[name].reshape(values.shape)
             assert error(values, wanted) <= max(bound, 2 * error(other[name], wanted)), name
+
+
+@needs_amx
+def test_an_infinite_image_leaves_others_alone() -> None:
+    rng = np.random.default_rng(0)
+    layers = (
+        convolution(rng, "whole", INPUT, (37, 64, 3, 3), pads=(1, 1, 1, 1), relu=False),
+        convolution(rng, "ragged", "whole", (21, 37, 1, 1), relu=False),
+        convolution(rng, "window", "ragged", (16, 21, 3, 3), pads=(1, 1, 1, 1), relu=False),
+    )
+    preprocess = Preprocess(mean=(0.0,), std=(1.0,))
+    network = Network(
+        name="infinite", input_shape=(64, 6, 6), layers=layers, logits="window", preprocess=preprocess
+    )
+    images = small_integers(rng, 2, *network.input_shape)
+    expected = outputs(network, images, threads=1)["logits"]
+    assert np.isfinite(expected).all()
+    images[1] = np.inf  # the last: the layers after it find it where rows were gathered
+    actual = outputs(network, images, threads=1)["logits"]
+    assert not np.isfinite(actual[1]).any()
+    np.testing.assert_array_equal(actual[0], expected[0])

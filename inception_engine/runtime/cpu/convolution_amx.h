@@ -4,10 +4,9 @@
 // 32 elements of K each, and adds their products to 16 x 16 float32 sums. Four of the eight registers hold the sums of a
 // block of 32 rows x 32 columns through the whole of K, so that each of the four others is used twice.
 //
-// K runs through taps and then channels, as everywhere. 16 rows that lie evenly in memory, all inside the image, are
-// read where they are, step by step; others are gathered row by row, with zeros for what lies outside, once for all
-// columns of a tile. Where a window's channels are no whole steps, a step goes on into the next tap, and all rows are
-// gathered.
+// K runs through taps and then channels, as everywhere. 16 rows that lie evenly in memory are read where they are, step
+// by step; others are gathered row by row, once for all columns of a tile. Where a window's channels are no whole steps,
+// a step goes on into the next tap, and all rows are gathered.
 //
 // Every sum is the same sequence of multiplications, from the first step to the last, wherever its row and column fall:
 // taps that lie outside the image are multiplied, too.
@@ -33,47 +32,43 @@ struct AmxTile {
   size_t lines;
 };
 
-// Whether 16 rows follow each other at one distance.
-inline bool is_even(const void* const* rows) {
+// Whether 16 rows follow each other at one distance, and at which. All outside the image do: they are one row of zeros.
+inline bool is_even(const void* const* rows, ptrdiff_t& distance) {
   const auto address = [rows](uint32_t i) { return reinterpret_cast<intptr_t>(rows[i]); };
-  const intptr_t distance = address(1) - address(0);
+  distance = address(1) - address(0);
   bool even = true;
-  for (uint32_t i = 2; i < kHalf; ++i) even &= address(i) == address(0) + intptr_t(i) * distance;
+  for (uint32_t i = 2; i < kHalf; ++i) even &= address(i) == address(0) + ptrdiff_t(i) * distance;
   return even;
 }
 
-// Says where 16 rows lie at each step, those from `row` of the table on, and gathers what must be. Rows behind the last
-// are zeros.
+// Says where 16 rows lie at each step, those from `row` of the table on, and gathers what must be. Behind the table's last
+// row anything may stand: of its sums nothing is stored.
 void place_rows(const AmxTile& c, size_t row, uint32_t half) {
   const Scratch& scratch = *c.scratch;
   const uint32_t channels = c.view->record->in_channels;
   const size_t pitch = scratch.gathered_pitch;
-  const auto valid = uint32_t(c.rows - row < kHalf ? c.rows - row : kHalf);
+  const size_t valid = c.rows - row < kHalf ? c.rows - row : kHalf;
   const bool whole_steps = channels % kAmxStep == 0 || c.taps == 1;
-  uint64_t inside =
-      valid == kHalf && whole_steps ? ~uint64_t{0} : 0;  // taps in which no row needs to be gathered
-  for (uint32_t i = 0; i < valid; ++i) inside &= scratch.inside[row + i];
-
   Bfloat16* gathered = scratch.gathered + half * kHalf * pitch;
   AmxRows* place = scratch.amx_rows + half;
-  for (size_t step = 0; step < c.steps; ++step)
-    place[2 * step] = {gathered + step * kAmxStep, pitch * sizeof(Bfloat16)};
+  for (size_t step = 0; step < c.steps; ++step) {
+    place[2 * step] = {gathered + step * kAmxStep, ptrdiff_t(pitch * sizeof(Bfloat16))};
+  }
   for (uint32_t tap = 0; tap < c.taps; ++tap) {
     const void* const* rows = scratch.table + tap * c.rows + row;
     uint32_t channel = 0;
-    if (tap < 63 && inside >> tap & 1 && is_even(rows)) {
+    ptrdiff_t distance;
+    if (valid == kHalf && whole_steps && is_even(rows, distance)) {
       const auto* begin = static_cast<const Bfloat16*>(rows[0]);
-      const auto distance = size_t(static_cast<const char*>(rows[1]) - static_cast<const char*>(rows[0]));
-      for (size_t step = size_t{tap} * channels / kAmxStep; channel + kAmxStep <= channels;
-           channel += kAmxStep, ++step) {
-        place[2 * step] = {begin + channel, distance};
+      AmxRows* of_tap = place + size_t{tap} * channels / kAmxStep * 2;
+      for (; channel + kAmxStep <= channels; channel += kAmxStep, of_tap += 2) {
+        *of_tap = {begin + channel, distance};
       }
       if (channel == channels) continue;
     }
     Bfloat16* to = gathered + size_t{tap} * channels + channel;
-    for (uint32_t i = 0; i < kHalf; ++i, to += pitch) {
-      const auto* from = static_cast<const Bfloat16*>(i < valid ? rows[i] : scratch.zeros);
-      MatrixUnit::copy(to, from + channel, channels - channel);
+    for (size_t i = 0; i < valid; ++i, to += pitch) {
+      MatrixUnit::copy(to, static_cast<const Bfloat16*>(rows[i]) + channel, channels - channel);
     }
   }
 }
@@ -104,7 +99,7 @@ __attribute__((noinline)) void amx_block(AmxTile& c, const std::byte* weights, f
     for (size_t i = 0; i < lines; ++i) __builtin_prefetch(c.ahead.begin + i * kPanel, 0, 2);
     c.ahead = {c.ahead.begin + lines * kPanel, c.ahead.count - lines};
   }
-  constexpr size_t kPitch = kBlock * sizeof(float);
+  constexpr ptrdiff_t kPitch = kBlock * sizeof(float);
   MatrixUnit::store<0>(sums, kPitch);
   if (kPanels == 2) MatrixUnit::store<1>(sums + kPanel, kPitch);
   if (kHalves == 2) MatrixUnit::store<2>(sums + kHalf * kBlock, kPitch);

@@ -10,10 +10,14 @@ namespace {
 // The registers of AMX are large, so Linux (5.16 and newer) hands them out to processes that ask. The permission is of
 // the whole process, and asking again is harmless.
 bool has_amx() {
-  constexpr unsigned kBfloat16 = 1u << 22, kTiles = 1u << 24;  // of EDX
-  constexpr long kRequest = 0x1023, kTileData = 18;            // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  constexpr unsigned kAmxBfloat16 = 1u << 22, kAmxTiles = 1u << 24;  // leaf 7, EDX
+  constexpr unsigned kAvx512Bfloat16 = 1u << 5;                      // leaf 7.1, EAX
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBfloat16) == 0 || (d & kTiles) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBfloat16) == 0 || (d & kAmxTiles) == 0) {
+    return false;
+  }
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & kAvx512Bfloat16) == 0) return false;
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 

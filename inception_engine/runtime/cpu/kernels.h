@@ -52,7 +52,7 @@ struct Lines {
 // 16 rows of a convolution's input, of which a multiplication of AMX takes kAmxStep elements each.
 struct AmxRows {
   const void* begin;
-  size_t stride;  // bytes from one row to the next
+  ptrdiff_t stride;  // bytes from one row to the next
 };
 constexpr uint32_t kAmxStep = 32;
 

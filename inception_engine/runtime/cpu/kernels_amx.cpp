@@ -1,4 +1,4 @@
-// The tile kernels for AMX: activations are bfloat16, a V16 is a register of AVX-512.
+// The tile kernels for AMX: activations are bfloat16, a V16 is a register of AVX-512 (with AVX512-BF16).
 #include "vector_avx512.h"
 
 namespace ie::cpu {
@@ -30,11 +30,11 @@ struct MatrixUnit {
     asm volatile("tilezero %%tmm%c0" : : "i"(kRegister));
   }
   template <int kRegister>
-  static void load(const void* p, size_t stride) {
+  static void load(const void* p, ptrdiff_t stride) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(p), "r"(stride), "i"(kRegister) : "memory");
   }
   template <int kRegister>
-  static void store(void* p, size_t stride) {
+  static void store(void* p, ptrdiff_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(kRegister) : "memory");
   }
   // Sums of products of pairs: [16 rows][16 pairs] of kRows with [16 pairs][16 columns] of kColumns.

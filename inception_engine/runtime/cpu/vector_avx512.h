@@ -21,6 +21,11 @@ struct V16 {
   static __mmask16 mask(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1); }
   static V16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static V16 load(const float* p, uint32_t count) { return {_mm512_maskz_loadu_ps(mask(count), p)}; }
+  static V16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
+  void store(float* p) const { _mm512_storeu_ps(p, r); }
+  void store(float* p, uint32_t count) const { _mm512_mask_storeu_ps(p, mask(count), r); }
+  V16 first(uint32_t count) const { return {_mm512_maskz_mov_ps(mask(count), r)}; }
+#if defined(__AVX512BF16__)
   static V16 load(const Bfloat16* p) {
     return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
@@ -30,22 +35,11 @@ struct V16 {
   static V16 widened(__m256i bits) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
   }
-  static V16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
-  void store(float* p) const { _mm512_storeu_ps(p, r); }
-  void store(float* p, uint32_t count) const { _mm512_mask_storeu_ps(p, mask(count), r); }
-  void store(Bfloat16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bfloat16()); }
-  void store(Bfloat16* p, uint32_t count) const { _mm256_mask_storeu_epi16(p, mask(count), bfloat16()); }
-  // The bits of the nearest, as to_bfloat16(); vcvtneps2bf16 would make zeros of the smallest numbers.
-  __m256i bfloat16() const {
-    const __m512i bits = _mm512_castps_si512(r), last = _mm512_srli_epi32(bits, 16);
-    const __m512i odd = _mm512_and_si512(last, _mm512_set1_epi32(1));
-    const __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7FFF), odd);
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    const __m512i quiet = _mm512_or_si512(last, _mm512_set1_epi32(0x40));
-    const __mmask16 is_nan = _mm512_cmp_ps_mask(r, r, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, is_nan, quiet));
-  }
-  V16 first(uint32_t count) const { return {_mm512_maskz_mov_ps(mask(count), r)}; }
+  void store(Bfloat16* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrowed()); }
+  void store(Bfloat16* p, uint32_t count) const { _mm256_mask_storeu_epi16(p, mask(count), narrowed()); }
+  // To the nearest, and the even one in the middle; numbers below the normal ones become zeros.
+  __m256i narrowed() const { return (__m256i)_mm512_cvtneps_pbh(r); }
+#endif
   V16 root() const { return {_mm512_sqrt_ps(r)}; }
   // An estimate of 14 bits and one step of Newton: twice as fast as a root and a division. Infinity counts as
   // the largest float, for which the step is defined; vminps returns its second operand, a NaN too.
