@@ -67,9 +67,10 @@ def test_launches(tmp_path: Path, launch: str) -> None:
     workload = Workload("plain", 2, "fp16")
     path = tmp_path / "network.plan"
     ie.compile(workload.network, targets=("cuda",), dtype="fp16", max_batch=2).save(path)
-    runner = runners_cuda.engine(dataclasses.replace(TASK, model=str(path), launch=launch))
-    gc.collect()
     images = workload.images()
+    task = dataclasses.replace(TASK, model=str(path), shape=[*images.shape[1:]], launch=launch)
+    runner = runners_cuda.engine(task)
+    gc.collect()
     for given in (images, np.ascontiguousarray(images[::-1])):  # a graph computes, and does not repeat
         value: Any = given if runner.upload is None else runner.upload(given)
         logits = runner.compute(value)
