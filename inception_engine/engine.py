@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_void_p
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeGuard, overload
 
@@ -26,13 +27,13 @@ from inception_engine.errors import (
     OutputNameError,
     raise_for_status,
 )
-from inception_engine.network import Preprocess, Shape
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
     from inception_engine.compiler.plan import Plan
+    from inception_engine.network import Preprocess, Shape
 
     Source = str | os.PathLike[str] | Image | np.ndarray
 
@@ -140,10 +141,6 @@ class Engine:
             raise
 
     def _load(self, plan: str | os.PathLike[str] | bytes | Plan, options: binding.EngineOptions) -> None:
-        from inception_engine.compiler.plan import Plan
-
-        if not isinstance(plan, str | os.PathLike | bytes | bytearray | memoryview | Plan):
-            raise InputTypeError(f"a plan is a path, a file's content or a Plan, not {type(plan).__name__}")
         message = binding.message_buffer()
         engine = byref(self._engine)
         if isinstance(plan, str | os.PathLike):
@@ -153,7 +150,7 @@ class Engine:
             status = self._library.ie_engine_load(path, options, engine, message)
             where = f"{os.fsdecode(path)}: "
         else:
-            content = plan.to_bytes() if isinstance(plan, Plan) else bytes(plan)
+            content = bytes(plan) if isinstance(plan, bytes | bytearray | memoryview) else _content(plan)
             status = self._library.ie_engine_load_memory(content, len(content), options, engine, message)
             where = ""
         text = binding.text(message.value)
@@ -184,12 +181,18 @@ class Engine:
         self.labels = tuple(binding.text(label(self._engine, index)) for index in range(info.labels))
         preprocess = binding.PreprocessInfo()
         raise_for_status(self._library.ie_engine_preprocess(self._engine, preprocess), "ie_engine_preprocess")
-        self.preprocess = Preprocess(
-            mean=tuple(preprocess.mean[: preprocess.channels]),
-            std=tuple(preprocess.std[: preprocess.channels]),
-            order=binding.ORDERS[preprocess.order],
-            resize=preprocess.resize,
-        )
+        self._preprocess: dict[str, Any] = {
+            "mean": tuple(preprocess.mean[: preprocess.channels]),
+            "std": tuple(preprocess.std[: preprocess.channels]),
+            "order": binding.ORDERS[preprocess.order],
+            "resize": preprocess.resize,
+        }
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        from inception_engine.network import Preprocess  # a run can do without all that networks need
+
+        return Preprocess(**self._preprocess)
 
     def _create_context(self, threads: int, isa: str, poison: bool) -> None:
         message = binding.message_buffer()
@@ -433,6 +436,16 @@ def _parse_device(device: str) -> tuple[str, int]:
     if kind not in binding.DEVICES or (colon and not (kind == "cuda" and number)):
         raise DeviceError(f"unknown device {device!r}; there is {', '.join(binding.DEVICES)} and cuda:N")
     return kind, int(ordinal or 0)
+
+
+def _content(plan: object) -> bytes:
+    """What the file of a Plan holds. Raises InputTypeError for anything else."""
+    # The compiler comes with it: for those alone who hand one over.
+    from inception_engine.compiler.plan import Plan
+
+    if not isinstance(plan, Plan):
+        raise InputTypeError(f"a plan is a path, a file's content or a Plan, not {type(plan).__name__}")
+    return plan.to_bytes()
 
 
 def _is_tensor(images: object) -> TypeGuard[torch.Tensor]:

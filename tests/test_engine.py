@@ -118,6 +118,26 @@ def test_tensors_that_numpy_cannot_see_are_refused(engine: Engine, make: str) ->
         engine.run(variants[make])
 
 
+@pytest.mark.parametrize("given", ["path", "content"])
+def test_a_run_imports_no_more_than_it_needs(plan: Plan, tmp_path: Path, given: str) -> None:
+    plan.save(tmp_path / "tiny.plan")
+    code = (
+        "import sys\n"
+        "import numpy as np\n"
+        "import inception_engine as ie\n"
+        f"plan = {str(tmp_path / 'tiny.plan')!r}\n"
+        f"with ie.Engine(plan if {given == 'path'} else open(plan, 'rb').read()) as engine:\n"
+        f"    engine.run(np.zeros((1, *{SHAPE}), np.float32))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('inception_engine.')))\n"
+        "print(*{'torch', 'PIL', 'yaml', 'xxhash', 'tempfile'} & sys.modules.keys())\n"
+        "assert engine.preprocess.resize == 12\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours, others = done.stdout.splitlines()
+    assert ours.split() == [f"inception_engine.{name}" for name in ("binding", "engine", "errors")]
+    assert not others
+
+
 def test_layout_in_memory_does_not_matter(engine: Engine) -> None:
     whole = images()
     expected = engine.run(whole)
