@@ -142,8 +142,8 @@ std::unique_ptr<ie_engine> make_engine(ie::Image image, const ie_engine_options&
   }
   if (engine->gpu == nullptr) {
     use_cpu(engine.get(), emulate);
-    engine->weights =
-        std::make_shared<ie::cpu::Weights>(engine->programs, engine->plan->weights, engine->allocator);
+    engine->weights = std::make_shared<ie::cpu::Weights>(engine->programs, engine->plan->weights,
+                                                         engine->plan->weight_bytes, engine->allocator);
   }
   const Program& first = *engine->programs.front();
   for (const ie::OutputRecord& output : first.outputs) {

@@ -11,6 +11,7 @@ namespace ie {
 namespace {
 
 constexpr size_t kLine = 64;
+constexpr size_t kPage = 4096;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 }  // namespace
@@ -32,9 +33,20 @@ Memory allocate(const Allocator& allocator, size_t bytes) {
                                               : std::aligned_alloc(alignment, rounded);
   Memory memory(static_cast<std::byte*>(given), Release{allocator, rounded});
   if (memory == nullptr || reinterpret_cast<uintptr_t>(given) % alignment != 0) throw std::bad_alloc();
-  // Advice, so failure does no harm; a caller's memory is the caller's to advise on.
-  if (allocator.allocate == nullptr && alignment == kHugePage) madvise(given, rounded, MADV_HUGEPAGE);
+  // Advice, so failure does no harm; a caller's memory is the caller's to advise on. What does not fill a huge page would
+  // take a whole one all the same.
+  if (allocator.allocate == nullptr && alignment == kHugePage)
+    madvise(given, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
   return memory;
+}
+
+std::byte* give_back(const Allocator& allocator, std::byte* begin, std::byte* end) {
+  if (allocator.allocate != nullptr) return begin;
+  std::byte* const first = begin + (kPage - reinterpret_cast<uintptr_t>(begin) % kPage) % kPage;
+  std::byte* const last = end - reinterpret_cast<uintptr_t>(end) % kPage;
+  if (first >= last) return begin;
+  madvise(first, static_cast<size_t>(last - first), MADV_DONTNEED);  // memory that is locked stays
+  return last;
 }
 
 }  // namespace ie

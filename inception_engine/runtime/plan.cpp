@@ -147,7 +147,7 @@ Image copy_memory(const void* data, size_t bytes, const Allocator& allocator) {
 
 Plan load_plan(Image image) {
   const FileHeader header = read_header(image);
-  const std::byte* data = image.data.get();
+  std::byte* const data = image.data.get();
   if (header.section_count > kMaxPrograms + 2) refuse(IE_PLAN_LIMIT, "more than 64 programs");
   uint64_t end = sizeof header + uint64_t{header.section_count} * sizeof(SectionRecord);
   if (end > image.bytes) refuse(IE_PLAN_SECTIONS, "the section table leaves the file");
@@ -164,7 +164,7 @@ Plan load_plan(Image image) {
       refuse(IE_PLAN_SECTIONS, "section " + std::to_string(i) + " is misplaced");
     }
     end = section.offset + section.bytes;
-    const std::byte* begin = data + section.offset;
+    std::byte* const begin = data + section.offset;
     switch (static_cast<Section>(section.kind)) {
       case Section::kMetadata:
         if (section.bytes > kMaxMetadataBytes) refuse(IE_PLAN_LIMIT, "more than 64 MiB of metadata");

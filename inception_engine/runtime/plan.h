@@ -1,4 +1,5 @@
-// A plan in memory: read, checked against plan_format.h, proven (proof.h), and never changed again.
+// A plan in memory: read, checked against plan_format.h, proven (proof.h), and never changed again, but for weights that
+// nobody reads any more.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +30,7 @@ struct Image {
 
 struct Plan {
   Image image;
-  const std::byte* weights = nullptr;
+  std::byte* weights = nullptr;  // an engine on the CPU gives pages of them back (cpu/weights.h)
   uint64_t weight_bytes = 0;
   std::string_view metadata;
   std::vector<Program> programs;

@@ -83,7 +83,7 @@ thread_local bool MatrixUnit::ready = false;
 
 namespace ie::cpu {
 
-const Kernels kAmxKernels = kernels_with(conv, conv);
+const Kernels kAmxKernels = kernels_with(conv, conv, nullptr);
 
 ie_isa best_isa() { return IE_ISA_AMX; }
 

@@ -28,7 +28,7 @@ constexpr auto kNap = std::chrono::milliseconds(50);  // a sleeper looks after t
 // Zeroed, so that no page is touched for the first time in a run.
 Memory allocate_zeroed(const Allocator& allocator, size_t bytes) {
   Memory memory = allocate(allocator, bytes);
-  std::memset(memory.get(), 0, memory.get_deleter().bytes);
+  std::memset(memory.get(), 0, bytes);
   return memory;
 }
 
@@ -186,7 +186,8 @@ Executor::Machine::Machine(const std::vector<const Program*>& programs, std::sha
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
   for (const Program* program : programs) {
-    weights_->make(runs_on_amx(*program, settings.isa) ? Form::kAmx : Form::kFloat32);
+    const bool amx = runs_on_amx(*program, settings.isa);
+    weights_->make(amx ? Form::kAmx : Form::kFloat32, kernels_of(*program, settings.isa));
   }
   arena_ = allocate_zeroed(settings.allocator, arena_bytes_);
   counters_ = std::vector<Counter>(counters);

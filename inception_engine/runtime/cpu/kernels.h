@@ -80,9 +80,14 @@ struct Scratch {
 
 using Kernel = void (*)(const OpView&, const Tile&, const Scratch&);
 
+// A panel of weights for Winograd's algorithm: [size * size][channels][16] to [36][channels][16]. The windows may be the
+// last of the memory that the points are written to. Every build gives the same bits.
+using WindowsToPoints = void (*)(const float* windows, uint32_t size, size_t channels, float* points);
+
 struct Kernels {
-  Kernel by_kind[7];  // indexed by OpKind
-  Kernel winograd;    // a convolution that is flagged so
+  Kernel by_kind[7];                  // indexed by OpKind
+  Kernel winograd;                    // a convolution that is flagged so
+  WindowsToPoints windows_to_points;  // of the builds for float32
 };
 
 extern const Kernels kPortableKernels;

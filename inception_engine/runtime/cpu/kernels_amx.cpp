@@ -60,5 +60,5 @@ struct MatrixUnit {
 
 namespace ie::cpu {
 // Direct convolutions are faster here than Winograd's algorithm.
-const Kernels kAmxKernels = kernels_with(conv, conv);
+const Kernels kAmxKernels = kernels_with(conv, conv, nullptr);
 }  // namespace ie::cpu

@@ -12,7 +12,8 @@ using Element = float;
 // Behind what they use.
 #include "convolution.h"
 #include "winograd.h"
+#include "winograd_weights.h"
 
 namespace ie::cpu {
-const Kernels kAvx512Kernels = kernels_with(conv, winograd);
+const Kernels kAvx512Kernels = kernels_with(conv, winograd, windows_to_points);
 }  // namespace ie::cpu

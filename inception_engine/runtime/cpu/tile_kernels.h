@@ -210,8 +210,8 @@ void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
 }
 
 // Those of a build, with its convolutions.
-constexpr Kernels kernels_with(Kernel conv, Kernel winograd) {
-  return {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}, winograd};
+constexpr Kernels kernels_with(Kernel conv, Kernel winograd, WindowsToPoints windows_to_points) {
+  return {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}, winograd, windows_to_points};
 }
 
 }  // namespace

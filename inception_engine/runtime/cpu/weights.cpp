@@ -4,59 +4,24 @@
 #include <cstring>
 
 #include "half.h"
-#include "kernels.h"
+#include "isa.h"
 
 namespace ie::cpu {
 namespace {
 
-constexpr double kPoints[2] = {0.75, 1.5};  // and their negatives, 0 and infinity
+bool is_float32(const Program& program) { return program.header.dtype == uint32_t(Dtype::kFloat32); }
 
-struct Lanes {
-  double lane[kPanel];
-};
-
-// One dimension of G: `size` (3 or 5) values of a window, `step` apart, to six points. G is Toom's and Cook's: powers of each
-// point, divided by its distances to the others.
-void to_points(const Lanes* g, size_t step, uint32_t size, Lanes* out, size_t out_step) {
-  constexpr double a2 = kPoints[0] * kPoints[0], b2 = kPoints[1] * kPoints[1];
-  constexpr double scales[2] = {1 / (2 * a2 * (a2 - b2)), 1 / (2 * b2 * (b2 - a2))};
-  for (uint32_t i = 0; i < kPanel; ++i) {
-    const auto value = [&](uint32_t k) { return g[k * step].lane[i]; };
-    out[0].lane[i] = value(0) * (1 / (a2 * b2));
-    for (int j = 0; j < 2; ++j) {
-      const double p = kPoints[j], p2 = p * p;
-      double even = value(0) + p2 * value(2), odd = p * value(1);
-      if (size == 5) even += p2 * p2 * value(4), odd += p * p2 * value(3);
-      out[(1 + 2 * j) * out_step].lane[i] = (even + odd) * scales[j];
-      out[(2 + 2 * j) * out_step].lane[i] = (even - odd) * scales[j];
-    }
-    out[5 * out_step].lane[i] = value(size - 1);
-  }
+// Whether others are made of a convolution's weights; else they are read where they stand.
+bool makes(const Program& program, const OpRecord& op) {
+  return !is_float32(program) || (op.flags & kWinograd) != 0;
 }
 
-// The windows of one channel and 16 columns; values and points lie `stride` floats apart. In float64, rounded once.
-void window_to_points(const float* windows, uint32_t size, size_t stride, float* out) {
-  constexpr size_t kMost = 5;
-  Lanes window[kMost * kMost], lines[kWinogradPatch * kMost], points[kWinogradPatch * kWinogradPatch];
-  for (uint32_t tap = 0; tap < size * size; ++tap) {
-    for (uint32_t i = 0; i < kPanel; ++i) window[tap].lane[i] = double{windows[tap * stride + i]};
-  }
-  for (uint32_t x = 0; x < size; ++x) to_points(window + x, size, size, lines + x, kMost);
-  for (uint32_t y = 0; y < kWinogradPatch; ++y) {
-    to_points(lines + y * kMost, 1, size, points + y * kWinogradPatch, 1);
-  }
-  for (const Lanes& point : points) {
-    for (uint32_t i = 0; i < kPanel; ++i) out[i] = static_cast<float>(point.lane[i]);
-    out += stride;
-  }
+size_t elements(const Program& program, const OpRecord& op) {
+  return op.weight_bytes / (is_float32(program) ? 4 : 2);
 }
 
-// float32 numbers of `count` elements of a dtype.
+// float32 numbers of `count` elements in half precision.
 void widen(const std::byte* from, uint32_t dtype, size_t count, float* to) {
-  if (dtype == uint32_t(Dtype::kFloat32)) {
-    std::memcpy(to, from, count * sizeof(float));
-    return;
-  }
   const bool half = dtype == uint32_t(Dtype::kFloat16);
   for (size_t i = 0; i < count; ++i) {
     uint16_t bits;
@@ -65,18 +30,21 @@ void widen(const std::byte* from, uint32_t dtype, size_t count, float* to) {
   }
 }
 
-void windows_to_points(const OpRecord& op, const std::vector<float>& windows, float* out) {
-  const uint32_t size = op.kernel_h;
-  const size_t stride = size_t{op.in_channels} * kPanel;
-  for (size_t begin = 0; begin < windows.size(); begin += size * size * stride) {
-    for (size_t c = 0; c < stride; c += kPanel)
-      window_to_points(windows.data() + begin + c, size, stride, out + c);
-    out += kWinogradPatch * kWinogradPatch * stride;
+// The weights of a convolution by Winograd's algorithm, panel by panel.
+void make_points(const Program& program, const OpRecord& op, const Kernels& kernels, const std::byte* from,
+                 float* to) {
+  constexpr size_t kPoints = kWinogradPatch * kWinogradPatch;
+  const size_t stride = size_t{op.in_channels} * kPanel, taps = size_t{op.kernel_h} * op.kernel_w;
+  const size_t panels = elements(program, op) / (taps * stride), panel_bytes = op.weight_bytes / panels;
+  for (size_t panel = 0; panel < panels; ++panel, from += panel_bytes, to += kPoints * stride) {
+    const float* windows = reinterpret_cast<const float*>(from);
+    if (!is_float32(program)) {
+      float* const widened = to + (kPoints - taps) * stride;
+      widen(from, program.header.dtype, taps * stride, widened);
+      windows = widened;
+    }
+    kernels.windows_to_points(windows, op.kernel_h, op.in_channels, to);
   }
-}
-
-size_t elements(const Program& program, const OpRecord& op) {
-  return op.weight_bytes / (program.header.dtype == uint32_t(Dtype::kFloat32) ? 4 : 2);
 }
 
 // [columns / 16][K][16] to the order of Form::kAmx.
@@ -123,21 +91,66 @@ Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form)
           patches ? op.in_channels : 0};
 }
 
-void Weights::make(Form form) {
+// Whether an op's weights are still to be read where they stand when `made` is there, too: by kernels, or to make a form of
+// them that a context can ask for on this machine.
+bool Weights::reads(const Program& program, const OpRecord& op, Form made) const {
+  if (op.kind == uint32_t(OpKind::kInput)) return true;
+  if (op.kind != uint32_t(OpKind::kConv)) return false;
+  const auto is_there = [&](Form form) { return form == made || made_[size_t(form)].done; };
+  const bool amx = suits_amx(program) && best_isa() == IE_ISA_AMX;
+  return !makes(program, op) || !is_there(Form::kFloat32) || (amx && !is_there(Form::kAmx));
+}
+
+// What nobody reads once `made` is there, the last range first.
+std::vector<Weights::Range> Weights::unread(Form made) const {
+  std::vector<Range> read;
+  for (const Program* program : programs_) {
+    for (const OpRecord& op : program->ops) {
+      if (reads(*program, op, made)) read.push_back({op.weight_offset, op.weight_offset + op.weight_bytes});
+      if (op.kind == uint32_t(OpKind::kConv)) {
+        const uint64_t columns = (uint64_t{op.out_channels} + kPanel - 1) / kPanel * kPanel;
+        read.push_back({op.bias_offset, op.bias_offset + columns * sizeof(float)});
+      }
+    }
+  }
+  std::sort(read.begin(), read.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  read.push_back({section_bytes_, section_bytes_});
+  std::vector<Range> gaps;
+  uint64_t end = 0;
+  for (const Range& range : read) {
+    if (range.begin > end) gaps.push_back({end, range.begin});
+    end = std::max(end, range.end);
+  }
+  std::reverse(gaps.begin(), gaps.end());
+  return gaps;
+}
+
+// Gives back what lies before `end` in the ranges, and takes it out of them.
+void Weights::give_back_before(uint64_t end, std::vector<Range>* unread) const {
+  while (!unread->empty() && unread->back().begin < end) {
+    Range& range = unread->back();
+    const uint64_t stop = std::min(range.end, end);
+    const std::byte* rest = give_back(allocator_, section_ + range.begin, section_ + stop);
+    range.begin = static_cast<uint64_t>(rest - section_);
+    if (stop < range.end) return;  // a page of which a part is still to be read goes with the next
+    unread->pop_back();
+  }
+}
+
+void Weights::make(Form form, const Kernels& kernels) {
   // Not std::call_once: what is thrown in it passes through frames of the C library, which ends the process where the two
   // unwind by different libraries.
   const std::lock_guard<std::mutex> lock(making_);
   Made& made = made_[size_t(form)];
-  if (!made.done) made = make_all(form);
+  if (!made.done) made = make_all(form, kernels);
 }
 
-Weights::Made Weights::make_all(Form form) const {
-  std::map<Key, std::pair<const Program*, const OpRecord*>> ops;
+Weights::Made Weights::make_all(Form form, const Kernels& kernels) const {
+  std::map<Key, std::pair<const Program*, const OpRecord*>> ops;  // by their place in the section
   for (const Program* program : programs_) {
     if (form == Form::kAmx && !suits_amx(*program)) continue;
-    const bool half = program->header.dtype != uint32_t(Dtype::kFloat32);
     for (const OpRecord& op : program->ops) {
-      if (op.kind != uint32_t(OpKind::kConv) || !(half || op.flags & kWinograd)) continue;
+      if (op.kind != uint32_t(OpKind::kConv) || !makes(*program, op)) continue;
       ops.emplace(key(*program, op, form), std::make_pair(program, &op));
     }
   }
@@ -149,22 +162,22 @@ Weights::Made Weights::make_all(Form form) const {
     bytes += (op.out_channels + kPanel - 1) / kPanel * panel_bytes(op, form);
   }
   made.memory = allocate(allocator_, bytes);
-  std::vector<float> windows;
+  std::vector<Range> left = unread(form);
+  // Nothing below may throw: parts of the section are gone then.
   for (const auto& [place, found] : ops) {
     const auto& [program, op] = found;
-    const size_t count = elements(*program, *op);
+    give_back_before(op->weight_offset, &left);
     const std::byte* from = section_ + op->weight_offset;
-    std::byte* to = made.memory.get() + made.places[place];
+    std::byte* to = made.memory.get() + made.places.find(place)->second;
     if (form == Form::kAmx) {
       order_for_amx(*op, from, to);
     } else if (op->flags & kWinograd) {
-      windows.resize(count);
-      widen(from, program->header.dtype, count, windows.data());
-      windows_to_points(*op, windows, reinterpret_cast<float*>(to));
+      make_points(*program, *op, kernels, from, reinterpret_cast<float*>(to));
     } else {
-      widen(from, program->header.dtype, count, reinterpret_cast<float*>(to));
+      widen(from, program->header.dtype, elements(*program, *op), reinterpret_cast<float*>(to));
     }
   }
+  give_back_before(section_bytes_, &left);
   made.done = true;
   return made;
 }

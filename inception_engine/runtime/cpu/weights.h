@@ -11,6 +11,7 @@
 
 #include "../memory.h"
 #include "../program.h"
+#include "kernels.h"
 
 namespace ie::cpu {
 
@@ -29,14 +30,23 @@ size_t amx_steps(const OpRecord& op);
 // Those of all programs of an engine. Half precision is widened, and windows for Winograd's algorithm are taken to the
 // points of a patch, 36 for 9 or 25; or it is ordered as AMX reads it, which computes all windows directly. A form is made
 // for the first context that needs it and shared by all; a plan is read and proven in less time than it takes.
+//
+// When no form is left to be made, nobody reads what they were made of, nor what belongs to programs that this engine does
+// not run: these pages of the section go back to the system, one op after the other, so that both are never there in full.
+// So on the CPU the section is this class's and its kernels' alone.
 class Weights {
  public:
-  // `programs` are proven; they and `section`, the base of the WEIGHTS section, outlive this.
-  Weights(std::vector<const Program*> programs, const std::byte* section, const Allocator& allocator)
-      : programs_(std::move(programs)), section_(section), allocator_(allocator) {}
+  // `programs` are proven; they and the WEIGHTS section, in memory that `allocator` gave, outlive this.
+  Weights(std::vector<const Program*> programs, std::byte* section, uint64_t section_bytes,
+          const Allocator& allocator)
+      : programs_(std::move(programs)),
+        section_(section),
+        section_bytes_(section_bytes),
+        allocator_(allocator) {}
 
-  // Once for each form, whichever thread comes first; of all programs that can have it. Throws std::bad_alloc.
-  void make(Form form);
+  // Once for each form, whichever thread comes first; of all programs that can have it. With whichever float32 kernels: all
+  // make the same bits. Throws std::bad_alloc.
+  void make(Form form, const Kernels& kernels);
 
   const std::byte* section() const { return section_; }
 
@@ -54,10 +64,19 @@ class Weights {
   };
 
   static Key key(const Program& program, const OpRecord& op, Form form);
-  Made make_all(Form form) const;
+  Made make_all(Form form, const Kernels& kernels) const;
+  bool reads(const Program& program, const OpRecord& op, Form made) const;
+
+  // Bytes of the section.
+  struct Range {
+    uint64_t begin, end;
+  };
+  std::vector<Range> unread(Form made) const;
+  void give_back_before(uint64_t end, std::vector<Range>* unread) const;
 
   const std::vector<const Program*> programs_;
-  const std::byte* const section_;
+  std::byte* const section_;
+  const uint64_t section_bytes_;
   const Allocator allocator_;
   std::mutex making_;
   Made made_[2];  // by Form

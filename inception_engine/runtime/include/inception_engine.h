@@ -166,9 +166,9 @@ typedef void (*ie_release_function)(void* user, void* memory, size_t bytes);
 /* Large memory comes from `allocate`: the plan with its weights, those that the CPU makes of them for its kernels (of half
  * precision, of Winograd's algorithm, of what `emulate` runs), the activations and scratch of contexts on the CPU, and
  * what ie_preprocess needs while it runs. The rest - tables of the programs, labels, bookkeeping, stacks of threads - comes
- * from malloc and the system, some bytes for each task of a program, and while weights are made a float32 copy of those
- * of the largest convolution by Winograd's algorithm; memory of a GPU comes from its driver. Functions and their user
- * pointers must work until the engine and all its contexts are freed. */
+ * from malloc and the system, some bytes for each task of a program; memory of a GPU comes from its driver. Without these
+ * functions, pages of the plan that nobody will read any more go back to the system when the first context is created on the
+ * CPU. Functions and their user pointers must work until the engine and all its contexts are freed. */
 typedef struct ie_engine_options {
   uint32_t struct_size;
   uint32_t device;     /* ie_device */
