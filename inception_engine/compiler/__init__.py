@@ -54,8 +54,7 @@ def compile(  # noqa: A001 - ie.compile is the public name
     targets = (targets,) if isinstance(targets, str) else targets
     if not targets:
         raise CompileError("no target given")
-    store = pack.WeightStore()
-    programs = []
+    prepared: list[tuple[Lowered, Schedule, Target, int]] = []
     for wanted in dict.fromkeys(targets):
         if not isinstance(wanted, Target) and wanted not in TARGETS:
             raise CompileError(f"unknown target {wanted!r}; there is {', '.join(TARGETS)}")
@@ -73,7 +72,14 @@ def compile(  # noqa: A001 - ie.compile is the public name
                 element=Dtype[dtype.upper()].bytes,
                 reuse=target.reuse and not keep_all,
             )
-            programs.append(_program(network, lowered, scheduled, target, Dtype[dtype.upper()], batch, store))
+            prepared.append((lowered, scheduled, target, batch))
+    store = pack.WeightStore()
+    for lowered, _, target, _ in prepared:
+        _store_made(lowered, Dtype[dtype.upper()], target, store)
+    programs = [
+        _program(network, lowered, scheduled, target, Dtype[dtype.upper()], batch, store)
+        for lowered, scheduled, target, batch in prepared
+    ]
     metadata = {
         "name": network.name,
         "labels": list(network.labels),
@@ -186,19 +192,34 @@ def _fill_op(record: np.void, op: Op, dtype: Dtype, target: Target, store: pack.
         record["lrn_alpha"], record["lrn_beta"] = op.lrn.alpha, op.lrn.beta
     if op.weight is not None:
         is_conv = op.bias is not None
-        try:
-            weight = pack.panels(op.weight, dtype) if is_conv else op.weight
-        except OverflowError as error:
-            raise CompileError(f"layer {op.name}: {error}") from None
+        weight = _panels(op, dtype) if is_conv else op.weight
         record["packing"] = Packing.PANEL_16 if is_conv else Packing.NO_WEIGHTS
-        made = _made_weights(op, dtype) if is_conv and target.kind == TargetKind.CPU else ()
+        made = _made_weights(op, dtype, target) if is_conv else ()
         record["weight_offset"], record["weight_bytes"] = store.add(weight, made), weight.nbytes
     if op.bias is not None:
         record["bias_offset"] = store.add(pack.padded_bias(op.bias))
 
 
-def _made_weights(op: Op, dtype: Dtype) -> tuple[int, ...]:
+def _store_made(lowered: Lowered, dtype: Dtype, target: Target, store: pack.WeightStore) -> None:
+    """Store the weights of which a CPU makes others, side by side: then it gives their memory back, in whole pages."""
+    for op in lowered.ops:
+        if op.weight is not None and op.bias is not None and (made := _made_weights(op, dtype, target)):
+            store.add(_panels(op, dtype), made)
+
+
+def _panels(op: Op, dtype: Dtype) -> np.ndarray:
+    """A convolution's weights as kernels read them. Raises CompileError."""
+    assert op.weight is not None
+    try:
+        return pack.panels(op.weight, dtype)
+    except OverflowError as error:
+        raise CompileError(f"layer {op.name}: {error}") from None
+
+
+def _made_weights(op: Op, dtype: Dtype, target: Target) -> tuple[int, ...]:
     """The way in which a CPU makes other weights of a convolution's: what made_weights() of proof.cpp compares."""
+    if target.kind != TargetKind.CPU:
+        return ()
     if op.flags & OpFlag.WINOGRAD:
         return op.kernel[0], op.in_channels
     return () if dtype is Dtype.FP32 else (0, 0)
