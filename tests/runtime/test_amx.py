@@ -161,6 +161,49 @@ def test_random_networks(seed: int) -> None:
 
 
 @needs_amx
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [16, 21, 48, 64, 200])
+def test_maximum_pools_know_every_number(channels: int, stride: int) -> None:
+    """A NaN of either sign makes a NaN; infinities, negative numbers and zeros of both signs are in their order."""
+    rng = np.random.default_rng(channels)
+    sides = 3, 5
+    layers: list[Layer] = [
+        MaxPool(
+            name=f"pool {side}",
+            inputs=(INPUT,),
+            kernel=(side, side),
+            stride=(stride, stride),
+            pads=(side // 2,) * 4,
+        )
+        for side in sides
+    ]
+    layers.append(Concat(name="both", inputs=tuple(layer.name for layer in layers)))
+    preprocess = Preprocess(mean=(0.0,), std=(1.0,))
+    network = Network(
+        name="pools",
+        input_shape=(channels, 9, 11),
+        layers=tuple(layers),
+        logits="both",
+        preprocess=preprocess,
+    )
+    few = np.array([np.inf, -np.inf, 0.0, -0.0, 1.0, 2.0**-126, 2.0**-130, -3.0, 255 * 2.0**120], np.float32)
+    images = rng.choice(few, (3, *network.input_shape))
+    images[1] = -np.abs(images[1])
+    images[1] = np.where(rng.random(images[1].shape) < 0.05, np.copysign(np.nan, images[0]), images[1])
+    images[2] = np.where(rng.random(images[2].shape) < 0.9, -np.inf, -np.abs(images[2]))
+    expected = []
+    for side in sides:
+        edge = side // 2
+        padded = np.pad(images, ((0, 0), (0, 0), (edge, edge), (edge, edge)), constant_values=-np.inf)
+        shifted = [padded[:, :, y : y + 9, x : x + 11] for y in range(side) for x in range(side)]
+        expected.append(np.max(shifted, axis=0)[:, :, ::stride, ::stride])
+    actual = outputs(network, images, threads=2, poison=True)["logits"]
+    wanted = np.concatenate(expected, axis=1)
+    assert np.isnan(wanted).any() and np.isneginf(wanted).any() and (wanted == 0).any()
+    np.testing.assert_array_equal(actual.reshape(wanted.shape), wanted)
+
+
+@needs_amx
 def test_an_infinite_image_leaves_others_alone() -> None:
     rng = np.random.default_rng(0)
     layers = (

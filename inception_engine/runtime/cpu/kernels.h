@@ -37,7 +37,7 @@ struct Tile {
 
 constexpr size_t kMaxBlockRows = 32;    // no micro-kernel computes more rows at a time
 constexpr size_t kTableRows = 512;      // rows of a tile whose addresses are known at a time, at most
-constexpr uint32_t kPoolColumns = 64;   // that pools do at a time
+constexpr uint32_t kPoolColumns = 64;   // of float32, that pools do at a time
 constexpr uint32_t kPoolPixels = 4096;  // of a line that pools do at a time; no window is that wide
 constexpr size_t kWidestGroup = 64;     // columns that a micro-kernel computes, at most
 constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps

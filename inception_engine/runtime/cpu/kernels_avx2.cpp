@@ -7,6 +7,9 @@ namespace ie::cpu {
 namespace {
 
 struct V16 {
+  static constexpr uint32_t kLanes = 16;
+  using Number = float;
+
   __m256 a, b;
 
   // Lanes [0, count) of eight, as a mask.
@@ -56,6 +59,7 @@ struct Blocks {
 };
 
 using Element = float;
+using Largest = V16;
 
 }  // namespace
 }  // namespace ie::cpu

@@ -4,7 +4,8 @@
 namespace ie::cpu {
 namespace {
 using Element = float;
-}
+using Largest = V16;
+}  // namespace
 }  // namespace ie::cpu
 
 #include "tile_kernels.h"

@@ -1,9 +1,9 @@
-// The tile kernels, written once over V16, a vector of 16 floats, and Element, what activations are: float or Bfloat16.
+// The tile kernels, written once over V16, a vector of 16 floats; Element, what activations are: float or Bfloat16; and
+// Largest, a vector in which maximum pools compare elements.
 //
-// Included by kernels_portable.cpp, kernels_avx2.cpp, kernels_avx512.cpp and kernels_amx.cpp, each of which defines V16
-// and Element in its anonymous namespace first, and includes its convolutions behind this. No templates of the standard
-// library here: a function that two of these files instantiate is one function to the linker, and may come from the
-// wrong file.
+// Included by kernels_portable.cpp, kernels_avx2.cpp, kernels_avx512.cpp and kernels_amx.cpp, each of which defines them
+// in its anonymous namespace first, and includes its convolutions behind this. No templates of the standard library here:
+// a function that two of these files instantiate is one function to the linker, and may come from the wrong file.
 //
 // Every element of an output is computed by the same sequence of operations whatever tile, block or vector
 // lane it falls into; so results do not depend on the tiling, the threads or the place in the batch.
@@ -24,19 +24,21 @@ inline float number(Bfloat16 value) { return from_bfloat16(value.bits); }
 inline void put(float* p, float value) { *p = value; }
 inline void put(Bfloat16* p, float value) { p->bits = to_bfloat16(value); }
 
-// Loads `count` (at most 16) numbers, zeros behind them.
-template <typename Number>
-inline V16 load_part(const Number* p, uint32_t count) {
-  return count >= kPanel ? V16::load(p) : V16::load(p, count);
+// Loads `count` numbers, or as many as a vector has, zeros behind them.
+template <typename Vector = V16, typename Number>
+inline Vector load_part(const Number* p, uint32_t count) {
+  return count >= Vector::kLanes ? Vector::load(p) : Vector::load(p, count);
 }
 
 // Stores `value` in the columns of an output from `column` on: zeros from out_channels on, nothing from `end`
 // on.
-inline void store_part(Element* p, V16 value, const OpRecord& op, uint32_t column, uint32_t end) {
-  const uint32_t stored = smaller(kPanel, end - column);
-  const uint32_t used = op.out_channels > column ? smaller(kPanel, op.out_channels - column) : 0;
-  if (used < kPanel) value = value.first(used);
-  if (stored == kPanel) {
+template <typename Vector>
+inline void store_part(Element* p, Vector value, const OpRecord& op, uint32_t column, uint32_t end) {
+  constexpr uint32_t kLanes = Vector::kLanes;
+  const uint32_t stored = smaller(kLanes, end - column);
+  const uint32_t used = op.out_channels > column ? smaller(kLanes, op.out_channels - column) : 0;
+  if (used < kLanes) value = value.first(used);
+  if (stored == kLanes) {
     value.store(p);
   } else {
     value.store(p, stored);
@@ -49,14 +51,23 @@ inline void store_part(Element* p, V16 value, const OpRecord& op, uint32_t colum
 // passes: down each column of the window, for every column that they touch, then across. Windows that overlap share the
 // first pass: a 3x3 pool of stride 1 takes 4 maxima per element instead of 8.
 
-template <bool kMax, typename Number>
-inline V16 pool_pixels(const Number* in, size_t step, uint32_t pixels, uint32_t channels) {
-  V16 value = load_part(in, channels);
-  for (uint32_t i = 1; i < pixels; ++i) {
-    in += step;
-    const V16 pixel = load_part(in, channels);
-    value = kMax ? V16::max(value, pixel) : value + pixel;
-  }
+struct Maximum {
+  using Vector = Largest;
+  static Vector of(Vector a, Vector b) { return Vector::max(a, b); }
+  static Vector finish(Vector value, uint32_t) { return value; }
+};
+
+struct Average {
+  using Vector = V16;
+  static Vector of(Vector a, Vector b) { return a + b; }
+  static Vector finish(Vector sum, uint32_t pixels) { return sum / Vector::broadcast(float(pixels)); }
+};
+
+// Of `pixels` that lie `step` elements apart, each loaded by `load`.
+template <typename Pool, typename Number, typename Load>
+inline typename Pool::Vector pool_pixels(const Number* in, size_t step, uint32_t pixels, Load load) {
+  typename Pool::Vector value = load(in);
+  for (uint32_t i = 1; i < pixels; ++i) value = Pool::of(value, load(in += step));
   return value;
 }
 
@@ -73,8 +84,12 @@ inline Span span_of(uint32_t i, uint32_t stride, uint32_t kernel, uint32_t size,
   return {begin > before ? begin - before : 0, smaller(end - before, size), smaller(end, all) - begin};
 }
 
-template <bool kMax>
+template <typename Pool>
 void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
+  using Vector = typename Pool::Vector;
+  using Number = typename Vector::Number;
+  constexpr uint32_t kColumns = kPoolColumns * sizeof(float) / sizeof(Number);  // in as many bytes
+  auto* const pooled = reinterpret_cast<Number*>(scratch.line);  // [pixels from `first` to `last`][kColumns]
   const OpRecord& op = *view.record;
   const size_t line = op.in_w * view.in_pitch;
   const uint32_t end = tile.column + tile.columns;
@@ -87,16 +102,16 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
     };
     const Span down = span_of(y, op.stride_h, op.kernel_h, op.in_h, op.pad_top, op.pad_bottom);
     const uint32_t first = across(x).begin, last = across(x + run - 1).end;
-    for (uint32_t group = tile.column; group < end; group += kPoolColumns) {
-      const uint32_t group_end = smaller(group + kPoolColumns, end);
+    for (uint32_t group = tile.column; group < end; group += kColumns) {
+      const uint32_t group_end = smaller(group + kColumns, end);
       const Element* in =
           static_cast<const Element*>(view.in) + (size_t(image) * op.in_h + down.begin) * line;
-      float* pooled = scratch.line;  // [pixels from `first` to `last`][kPoolColumns]
-      for (uint32_t pixel = first; pixel < last; ++pixel, pooled += kPoolColumns) {
-        for (uint32_t column = group; column < group_end; column += kPanel) {
+      for (uint32_t pixel = first; pixel < last; ++pixel) {
+        for (uint32_t column = group; column < group_end; column += Vector::kLanes) {
           const uint32_t channels = column < op.in_channels ? op.in_channels - column : 0;
-          pool_pixels<kMax>(in + pixel * view.in_pitch + column, line, down.end - down.begin, channels)
-              .store(pooled + column - group);
+          const auto load = [channels](const Element* p) { return load_part<Vector>(p, channels); };
+          pool_pixels<Pool>(in + pixel * view.in_pitch + column, line, down.end - down.begin, load)
+              .store(pooled + (pixel - first) * kColumns + column - group);
         }
       }
       for (uint32_t i = 0; i < run; ++i) {
@@ -104,12 +119,12 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
         const uint32_t width = span.end - span.begin;
         const uint32_t pixels =
             op.flags & kCountIncludePad ? down.padded * span.padded : (down.end - down.begin) * width;
-        for (uint32_t column = group; column < group_end; column += kPanel) {
-          const float* columns = scratch.line + (span.begin - first) * kPoolColumns + column - group;
-          V16 value = pool_pixels<kMax>(columns, kPoolColumns, width, kPanel);
-          if (!kMax) value = value / V16::broadcast(float(pixels));
+        for (uint32_t column = group; column < group_end; column += Vector::kLanes) {
+          const Number* columns = pooled + (span.begin - first) * kColumns + column - group;
+          const Vector value =
+              pool_pixels<Pool>(columns, kColumns, width, [](const Number* p) { return Vector::load(p); });
           Element* out = static_cast<Element*>(view.out) + (row + i) * view.out_pitch + column;
-          store_part(out, value, op, column, end);
+          store_part(out, Pool::finish(value, pixels), op, column, end);
         }
       }
     }
@@ -211,7 +226,7 @@ void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
 
 // Those of a build, with its convolutions.
 constexpr Kernels kernels_with(Kernel conv, Kernel winograd, WindowsToPoints windows_to_points) {
-  return {{nullptr, input, conv, pool<true>, pool<false>, lrn, softmax}, winograd, windows_to_points};
+  return {{nullptr, input, conv, pool<Maximum>, pool<Average>, lrn, softmax}, winograd, windows_to_points};
 }
 
 }  // namespace

@@ -16,6 +16,9 @@ namespace ie::cpu {
 namespace {
 
 struct V16 {
+  static constexpr uint32_t kLanes = kPanel;
+  using Number = float;
+
   __m512 r;
 
   static __mmask16 mask(uint32_t count) { return static_cast<__mmask16>((1u << count) - 1); }

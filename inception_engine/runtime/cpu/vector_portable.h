@@ -16,6 +16,9 @@ namespace {
 typedef float Quad __attribute__((vector_size(16)));
 
 struct V16 {
+  static constexpr uint32_t kLanes = kPanel;
+  using Number = float;
+
   Quad quad[4];
 
   static V16 load(const float* p) {
