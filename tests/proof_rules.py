@@ -98,7 +98,8 @@ def _fields(program: Program) -> set[str]:
     for op in program.ops:
         patches = op.flags & WINOGRAD
         if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or patches):
-            made.add((op.weight_offset, op.weight_bytes, *((op.kernel_h, op.in_channels) if patches else ())))
+            window = op.kernel_h, op.kernel_w, op.in_channels
+            made.add((op.weight_offset, op.weight_bytes, bool(patches), window))
     if sum(one[1] for one in made) > program.weight_bytes:
         found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))

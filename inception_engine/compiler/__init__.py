@@ -218,8 +218,7 @@ def _panels(op: Op, dtype: Dtype) -> np.ndarray:
 
 def _made_weights(op: Op, dtype: Dtype, target: Target) -> tuple[int, ...]:
     """The way in which a CPU makes other weights of a convolution's: what made_weights() of proof.cpp compares."""
-    if target.kind != TargetKind.CPU:
+    winograd = bool(op.flags & OpFlag.WINOGRAD)
+    if target.kind != TargetKind.CPU or not (winograd or dtype is not Dtype.FP32):
         return ()
-    if op.flags & OpFlag.WINOGRAD:
-        return op.kernel[0], op.in_channels
-    return () if dtype is Dtype.FP32 else (0, 0)
+    return winograd, *op.kernel, op.in_channels

@@ -261,13 +261,13 @@ class Proof {
   void made_weights() const {
     if (p_.header.target != uint32_t(Target::kCpu)) return;
     const bool half = p_.header.dtype != uint32_t(Dtype::kFloat32);
-    // What the made ones are a function of: offset and bytes; of patches also the side of a window and the channels.
-    std::vector<std::tuple<uint64_t, uint64_t, uint32_t, uint32_t>> places;
+    // What the made ones are a function of: offset and bytes, whether they are patches, and the shape of a window.
+    std::vector<std::tuple<uint64_t, uint64_t, bool, uint32_t, uint32_t, uint32_t>> places;
     for (const OpRecord& op : p_.ops) {
       const bool patches = op.flags & kWinograd;
       if (static_cast<OpKind>(op.kind) != OpKind::kConv || !(half || patches)) continue;
-      places.emplace_back(op.weight_offset, op.weight_bytes, patches ? op.kernel_h : 0,
-                          patches ? op.in_channels : 0);
+      places.emplace_back(op.weight_offset, op.weight_bytes, patches, op.kernel_h, op.kernel_w,
+                          op.in_channels);
     }
     std::sort(places.begin(), places.end());
     places.erase(std::unique(places.begin(), places.end()), places.end());

@@ -552,17 +552,21 @@ def test_windows_that_overlap_are_refused() -> None:
     assert proof_rules.violations(program) == set()
 
 
-def test_windows_of_other_channels_do_not_share() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "flags"), [(plans.FP32, plans.WINOGRAD), (plans.BF16, plans.WINOGRAD), (plans.BF16, 0)]
+)
+def test_windows_of_other_channels_do_not_share(dtype: int, flags: int) -> None:
     """What is made of 9 x 32 channels is not what is made of 9 x 16 channels of twice as many outputs."""
-    build = Builder((3, 4, 4), 1)
-    image, deep, shallow = (build.buffer(16, pitch) for pitch in (3, 32, 16))
+    build = Builder((16, 4, 4), 1, dtype=dtype)
+    image, deep, shallow = (build.buffer(16, pitch) for pitch in (16, 32, 16))
     build.op(INPUT, NONE, image)
-    fields = {"kernel_h": 3, "kernel_w": 3, "in_h": 4, "in_w": 4, "flags": plans.WINOGRAD}
+    fields = {"kernel_h": 3, "kernel_w": 3, "in_h": 4, "in_w": 4, "flags": flags}
     fields |= dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), 1)
     build.op(CONV, image, deep, weight_offset=0, **fields)
     build.op(CONV, deep, shallow, weight_offset=0, **fields)
     build.output(shallow, 4, 4)
     program = build.finish()
+    assert program.ops[1].weight_bytes == program.ops[2].weight_bytes
     need = program.ops[1].weight_bytes + program.ops[2].weight_bytes
     program.weight_bytes = need
     assert verdict(plan_file(program)) == "IE_OK"

@@ -55,8 +55,8 @@ class Weights {
   static size_t panel_bytes(const OpRecord& op, Form form);
 
  private:
-  // Offset, bytes, dtype; of patches the side of a window and the channels, else 0.
-  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t>;
+  // Offset, bytes, dtype, whether they are patches; height, width and channels of a window.
+  using Key = std::tuple<uint64_t, uint64_t, uint32_t, bool, uint32_t, uint32_t, uint32_t>;
   struct Made {
     bool done = false;
     std::map<Key, size_t> places;  // in bytes; without those that are read from the section itself
