@@ -63,19 +63,19 @@ struct MatrixUnit {
     char rows[16][64];
   };
   static thread_local Register registers[8];
-  static thread_local bool ready;
+  static thread_local int pairs;  // in a row of input; 0: not ready
 
-  static void begin() {
-    if (ready) abort();
-    ready = true;
+  static void begin(uint32_t step) {
+    if (pairs != 0 || step == 0 || step > 32 || step % 2 != 0) abort();
+    pairs = int(step / 2);
   }
   static void end() {
-    if (!ready) abort();
-    ready = false;
+    if (pairs == 0) abort();
+    pairs = 0;
     memset(registers, 0xFF, sizeof registers);
   }
   static Register& at(int number) {
-    if (!ready) abort();
+    if (pairs == 0) abort();
     return registers[number];
   }
   template <int kRegister>
@@ -84,8 +84,11 @@ struct MatrixUnit {
   }
   template <int kRegister>
   static void load(const void* p, ptrdiff_t stride) {
-    for (ptrdiff_t i = 0; i < 16; ++i)
-      memcpy(at(kRegister).rows[i], static_cast<const char*>(p) + i * stride, 64);
+    static_assert(kRegister >= 4);
+    const bool weights = kRegister >= 6;
+    const size_t bytes = weights ? 64 : size_t(pairs) * 4;
+    for (ptrdiff_t i = 0; i < (weights ? pairs : 16); ++i)
+      memcpy(at(kRegister).rows[i], static_cast<const char*>(p) + i * stride, bytes);
   }
   template <int kRegister>
   static void store(void* p, ptrdiff_t stride) {
@@ -94,14 +97,14 @@ struct MatrixUnit {
   template <int kSums, int kRows, int kColumns>
   static void multiply_add() {
     float b[16][16][2];
-    for (int k = 0; k < 16; ++k) {
+    for (int k = 0; k < pairs; ++k) {
       for (int n = 0; n < 16; ++n) {
         for (int i = 0; i < 2; ++i) b[k][n][i] = from_bfloat16(at(kColumns).pairs[k][n][i].bits);
       }
     }
     for (int m = 0; m < 16; ++m) {
       float even[16] = {}, odd[16] = {};
-      for (int k = 0; k < 16; ++k) {
+      for (int k = 0; k < pairs; ++k) {
         const Bfloat16* pair = at(kRows).pairs[m][k];
         const float first = from_bfloat16(pair[0].bits), second = from_bfloat16(pair[1].bits);
         for (int n = 0; n < 16; ++n) even[n] += first * b[k][n][0], odd[n] += second * b[k][n][1];
@@ -115,7 +118,7 @@ struct MatrixUnit {
 };
 
 thread_local MatrixUnit::Register MatrixUnit::registers[8];
-thread_local bool MatrixUnit::ready = false;
+thread_local int MatrixUnit::pairs = 0;
 
 }  // namespace
 }  // namespace ie::cpu

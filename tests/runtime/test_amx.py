@@ -85,6 +85,8 @@ CASES: dict[str, tuple[int, int, Pair, Pair, Pads, Pair, int]] = {
     "5x5 of whole steps": (32, 96, (5, 5), (1, 1), (2, 2, 2, 2), (14, 14), 2),
     "9x9, more taps than bits": (32, 16, (9, 9), (1, 1), (4, 4, 4, 4), (11, 40), 1),
     "1x7": (24, 24, (1, 7), (1, 1), (0, 3, 0, 3), (17, 17), 1),
+    "a step a tap": (30, 48, (3, 3), (1, 1), (1, 1, 1, 1), (5, 70), 2),
+    "a step a tap, shorter lines": (28, 16, (7, 1), (2, 2), (3, 0, 3, 0), (31, 27), 2),
     "one channel": (1, 3, (2, 2), (1, 1), (0, 0, 0, 0), (8, 8), 5),
     "as large as the image": (48, 40, (7, 7), (1, 1), (0, 0, 0, 0), (7, 7), 5),
 }
@@ -139,6 +141,19 @@ def test_a_module_behind_a_folded_convolution_is_exact() -> None:
         np.testing.assert_array_equal(
             actual["logits" if name == "fc" else name].reshape(values.shape), values
         )
+
+
+@needs_amx
+@pytest.mark.parametrize("size", [(9, 64), (20, 19)])
+def test_a_folded_stem_is_exact(size: Pair) -> None:
+    """Its runs are read where they lie in lines of 32 outputs, and gathered where a line ends inside a register."""
+    rng = np.random.default_rng(0)
+    stem = convolution(rng, "stem", INPUT, (64, 3, 7, 7), stride=(2, 2), pads=(3, 3, 3, 3))
+    network = Network(name="stem", input_shape=(3, *size), layers=(stem,), logits="stem")
+    images = small_integers(rng, 2, *network.input_shape)
+    expected = reference.run(network, images)["stem"]
+    actual = outputs(network, images, threads=2, poison=True)["logits"]
+    np.testing.assert_array_equal(actual.reshape(expected.shape), expected)
 
 
 @needs_amx
@@ -209,11 +224,12 @@ def test_an_infinite_image_leaves_others_alone() -> None:
     layers = (
         convolution(rng, "whole", INPUT, (37, 64, 3, 3), pads=(1, 1, 1, 1), relu=False),
         convolution(rng, "ragged", "whole", (21, 37, 1, 1), relu=False),
-        convolution(rng, "window", "ragged", (16, 21, 3, 3), pads=(1, 1, 1, 1), relu=False),
+        convolution(rng, "window", "ragged", (22, 21, 3, 3), pads=(1, 1, 1, 1), relu=False),
+        convolution(rng, "narrow", "window", (16, 22, 1, 1), relu=False),
     )
     preprocess = Preprocess(mean=(0.0,), std=(1.0,))
     network = Network(
-        name="infinite", input_shape=(64, 6, 6), layers=layers, logits="window", preprocess=preprocess
+        name="infinite", input_shape=(64, 6, 6), layers=layers, logits="narrow", preprocess=preprocess
     )
     images = small_integers(rng, 2, *network.input_shape)
     expected = outputs(network, images, threads=1)["logits"]

@@ -1,8 +1,9 @@
 // Convolution of bfloat16 by AMX. Behind tile_kernels.h and MatrixUnit, the registers of AMX.
 //
 // A register holds 16 rows of 64 bytes. One multiplication takes 16 rows of input and 16 columns of weights, a *step* of
-// 32 elements of K each, and adds their products to 16 x 16 float32 sums. Four of the eight registers hold the sums of a
-// block of 32 rows x 32 columns through the whole of K, so that each of the four others is used twice.
+// 32 elements of K each, or of fewer (weights.h), and adds their products to 16 x 16 float32 sums. Four of the eight
+// registers hold the sums of a block of 32 rows x 32 columns through the whole of K, so that each of the four others is
+// used twice.
 //
 // K runs through taps and then channels, as everywhere. 16 rows that lie evenly in memory are read where they are, step
 // by step; others are gathered row by row, once for all columns of a tile. Where a window's channels are no whole steps,
@@ -26,7 +27,7 @@ struct AmxTile {
   size_t first, rows;  // of the output: those that the table has
   uint32_t end;        // of the tile's columns
   uint32_t taps;
-  size_t steps;
+  size_t steps, step;  // of K; elements of one
   // What to fetch into L2 meanwhile: the next task's weights, some lines with each step.
   Lines ahead;
   size_t lines;
@@ -48,11 +49,11 @@ void place_rows(const AmxTile& c, size_t row, uint32_t half) {
   const uint32_t channels = c.view->record->in_channels;
   const size_t pitch = scratch.gathered_pitch;
   const size_t valid = c.rows - row < kHalf ? c.rows - row : kHalf;
-  const bool whole_steps = channels % kAmxStep == 0 || c.taps == 1;
+  const bool whole_steps = channels % c.step == 0 || c.taps == 1;
   Bfloat16* gathered = scratch.gathered + half * kHalf * pitch;
   AmxRows* place = scratch.amx_rows + half;
   for (size_t step = 0; step < c.steps; ++step) {
-    place[2 * step] = {gathered + step * kAmxStep, ptrdiff_t(pitch * sizeof(Bfloat16))};
+    place[2 * step] = {gathered + step * c.step, ptrdiff_t(pitch * sizeof(Bfloat16))};
   }
   for (uint32_t tap = 0; tap < c.taps; ++tap) {
     const void* const* rows = scratch.table + tap * c.rows + row;
@@ -60,8 +61,8 @@ void place_rows(const AmxTile& c, size_t row, uint32_t half) {
     ptrdiff_t distance;
     if (valid == kHalf && whole_steps && is_even(rows, distance)) {
       const auto* begin = static_cast<const Bfloat16*>(rows[0]);
-      AmxRows* of_tap = place + size_t{tap} * channels / kAmxStep * 2;
-      for (; channel + kAmxStep <= channels; channel += kAmxStep, of_tap += 2) {
+      AmxRows* of_tap = place + size_t{tap} * channels / c.step * 2;
+      for (; channel + c.step <= channels; channel += c.step, of_tap += 2) {
         *of_tap = {begin + channel, distance};
       }
       if (channel == channels) continue;
@@ -153,19 +154,20 @@ void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
   c.end = tile.column + tile.columns;
   c.taps = op.kernel_h * op.kernel_w;
   c.steps = view.panel_bytes / kStepBytes;
+  c.step = view.amx_step;
   const size_t blocks = (size_t{tile.rows} + kBlock - 1) / kBlock,
                groups = (tile.columns + kBlock - 1) / kBlock;
   c.ahead = scratch.ahead;
   c.lines = (c.ahead.count + blocks * groups * c.steps - 1) / (blocks * groups * c.steps);
   // The last step goes on behind K, where weights are zero, and what is multiplied with them must be finite.
   const size_t depth = size_t{c.taps} * op.in_channels;
-  for (uint32_t i = 0; i < kBlock && depth % kAmxStep != 0; ++i) {
+  for (uint32_t i = 0; i < kBlock && depth % c.step != 0; ++i) {
     memset(scratch.gathered + i * scratch.gathered_pitch + depth, 0,
-           (c.steps * kAmxStep - depth) * sizeof(Bfloat16));
+           (c.steps * c.step - depth) * sizeof(Bfloat16));
   }
   const size_t entries = scratch.table_entries / c.taps;
   const size_t most = (entries < kTableRows ? entries : kTableRows) / kBlock * kBlock;
-  MatrixUnit::begin();
+  MatrixUnit::begin(view.amx_step);
   for (size_t done = 0; done < tile.rows; done += c.rows) {
     c.first = tile.row + done;
     c.rows = tile.rows - done < most ? tile.rows - done : most;

@@ -84,6 +84,7 @@ BoundProgram bind(const Program& program, ie_isa isa, std::byte* arena, const We
     if (op.kind == uint32_t(OpKind::kConv)) {
       view.weights = weights.of(program, op, form);
       view.panel_bytes = Weights::panel_bytes(op, form);
+      view.amx_step = amx_step(op);
       view.bias = reinterpret_cast<const float*>(weights.section() + op.bias_offset);
     } else if (op.kind == uint32_t(OpKind::kInput)) {
       view.weights = weights.section() + op.weight_offset;

@@ -25,6 +25,7 @@ struct OpView {
   size_t in_pitch, out_pitch;
   const void* weights;  // as weights.h has them; for INPUT float32: scales, then shifts
   size_t panel_bytes;   // of the weights of 16 columns of a convolution
+  uint32_t amx_step;    // elements of K in one multiplication of AMX
   const float* bias;
   float* parts;  // sums of the parts of K; null where K is whole
 };
@@ -49,7 +50,7 @@ struct Lines {
   size_t count;
 };
 
-// 16 rows of a convolution's input, of which a multiplication of AMX takes kAmxStep elements each.
+// 16 rows of a convolution's input, of which a multiplication of AMX takes kAmxStep elements each, or fewer.
 struct AmxRows {
   const void* begin;
   ptrdiff_t stride;  // bytes from one row to the next

@@ -50,11 +50,14 @@ struct MatrixUnit {
   };
   static_assert(sizeof(Shapes) == 64);
 
-  // All registers are 16 rows of 64 bytes, until end(). A thread that has none in use is cheaper to switch.
-  static void begin() {
-    static constexpr Shapes kShapes = {
-        1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
-    asm volatile("ldtilecfg %0" : : "m"(kShapes));
+  // Until end(): 0 to 3 for sums; 4 and 5 for rows of `step` elements, an even number; 6 and 7 for as many rows of weights.
+  // A thread that has none in use is cheaper to switch.
+  static void begin(uint32_t step) {
+    const auto bytes = uint16_t(step * sizeof(Bfloat16));
+    const auto pairs = uint8_t(step / 2);
+    const Shapes shapes = {
+        1, 0, {}, {64, 64, 64, 64, bytes, bytes, 64, 64}, {16, 16, 16, 16, 16, 16, pairs, pairs}};
+    asm volatile("ldtilecfg %0" : : "m"(shapes));
   }
   static void end() { asm volatile("tilerelease"); }
 
@@ -70,7 +73,7 @@ struct MatrixUnit {
   static void store(void* p, ptrdiff_t stride) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(p), "r"(stride), "i"(kRegister) : "memory");
   }
-  // Sums of products of pairs: [16 rows][16 pairs] of kRows with [16 pairs][16 columns] of kColumns.
+  // Sums of products of pairs: [16 rows][pairs] of kRows with [pairs][16 columns] of kColumns.
   template <int kSums, int kRows, int kColumns>
   static void multiply_add() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSums), "i"(kRows), "i"(kColumns));

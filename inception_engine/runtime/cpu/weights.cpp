@@ -49,13 +49,14 @@ void make_points(const Program& program, const OpRecord& op, const Kernels& kern
 
 // [columns / 16][K][16] to the order of Form::kAmx.
 void order_for_amx(const OpRecord& op, const std::byte* from, std::byte* to) {
-  const size_t depth = size_t{op.kernel_h} * op.kernel_w * op.in_channels;
+  const size_t depth = size_t{op.kernel_h} * op.kernel_w * op.in_channels, step = amx_step(op);
   const size_t panels = (op.out_channels + kPanel - 1) / kPanel,
                panel_bytes = Weights::panel_bytes(op, Form::kAmx);
   std::memset(to, 0, panels * panel_bytes);
   for (size_t panel = 0; panel < panels; ++panel, to += panel_bytes) {
     for (size_t k = 0; k < depth; ++k, from += kPanel * sizeof(Bfloat16)) {
-      auto* pair = reinterpret_cast<Bfloat16*>(to) + k / 2 * 2 * kPanel + k % 2;
+      const size_t row = k / step * kAmxStep / 2 + k % step / 2;
+      auto* pair = reinterpret_cast<Bfloat16*>(to) + row * 2 * kPanel + k % 2;
       for (uint32_t column = 0; column < kPanel; ++column) {
         std::memcpy(pair + 2 * column, from + column * sizeof(Bfloat16), sizeof(Bfloat16));
       }
@@ -76,6 +77,12 @@ bool suits_amx(const Program& program) {
 
 size_t amx_steps(const OpRecord& op) {
   return (size_t{op.kernel_h} * op.kernel_w * op.in_channels + kAmxStep - 1) / kAmxStep;
+}
+
+uint32_t amx_step(const OpRecord& op) {
+  const bool is_tap = op.in_channels < kAmxStep && op.in_channels % 2 == 0 &&
+                      size_t{op.kernel_h} * op.kernel_w == amx_steps(op);
+  return is_tap ? op.in_channels : kAmxStep;
 }
 
 size_t Weights::panel_bytes(const OpRecord& op, Form form) {

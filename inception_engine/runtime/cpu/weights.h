@@ -18,14 +18,16 @@ namespace ie::cpu {
 // How the weights of a convolution lie, panel by panel of 16 columns.
 enum class Form {
   kFloat32,  // [taps, or 6 x 6 points][in_channels][16] float32
-  kAmx  // [steps][16][16][2] bfloat16: element 32 * step + 2 * i + j of K and a column stand at [step][i][column][j]
+  kAmx  // [steps][16][16][2] bfloat16: element 2 * i + j of a step of K and a column stand at [step][i][column][j]
 };
 
 // Whether AMX can compute a program: what it reads and writes is bfloat16 everywhere, and each K is whole.
 bool suits_amx(const Program& program);
 
-// Steps of kAmxStep elements in which AMX takes K of a convolution; the last is filled up with zeros.
+// Steps in which AMX takes K of a convolution, and elements of each: kAmxStep, the last filled up with zeros; or a tap of
+// fewer, whole pairs, where there are no more steps for that. So rows of whole taps are read where they lie.
 size_t amx_steps(const OpRecord& op);
+uint32_t amx_step(const OpRecord& op);
 
 // Those of all programs of an engine. Half precision is widened, and windows for Winograd's algorithm are taken to the
 // points of a patch, 36 for 9 or 25; or it is ordered as AMX reads it, which computes all windows directly. A form is made
