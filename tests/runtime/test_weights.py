@@ -177,7 +177,8 @@ engine, context = c_void_p(), c_void_p()
 before = status("VmRSS")
 assert library.ie_engine_load(sys.argv[1].encode(), None, byref(engine), message) == 0, message.value
 read = status("VmRSS")
-assert library.ie_context_create(engine, None, byref(context), message) == 0, message.value
+options = binding.ContextOptions(threads=1)
+assert library.ie_context_create(engine, options, byref(context), message) == 0, message.value
 print(*(resident - before for resident in (read, status("VmRSS"), status("VmHWM"))))
 """
 
@@ -189,7 +190,9 @@ def test_memory_of_windows_goes_back_to_the_system(network: Network, dtype: str,
     plan.save(path)
     (program,) = plan.programs
     windows = WINDOWS_OF_ALL if dtype == "fp32" else WINDOWS_OF_ALL // 2
-    made = 4 * WINDOWS_OF_ALL
+    # AMX takes windows as they are; they are kept, for a context without AMX would make others of them.
+    amx = dtype == "bf16" and binding.ISAS[binding.library().ie_cpu_isa()] == "amx"
+    made = 2 * windows if amx else 4 * WINDOWS_OF_ALL
     arena = int(program.header["arena_bytes"]) * (1 if dtype == "fp32" else 2)
     assert windows < path.stat().st_size < 1.01 * windows and arena < 2e6
     done = subprocess.run(
@@ -198,7 +201,7 @@ def test_memory_of_windows_goes_back_to_the_system(network: Network, dtype: str,
     loaded_, after, most = map(int, done.stdout.split())
     few = 4e6  # the arena, scratch, threads, the interpreter
     assert windows <= loaded_ <= windows + few
-    assert made <= after <= made + few  # and not the windows, too
+    assert made <= after <= made + few  # and not the windows, too, but with AMX
     assert most - after < windows / 2  # they went one layer after the other
 
 
