@@ -31,7 +31,7 @@
 //     pixels, (7 - kernel_h) x (7 - kernel_w) outputs each, which are counted from the corner of every image. The window
 //     is 3x3 or 5x5 of stride 1, K whole. A tile holds whole patches: tile_rows is a multiple of an image, or of a line
 //     of patches where an image is whole lines of patches. A CPU makes other weights of these, four times as many at
-//     most, and of those in half precision; so in its programs all weights of which others are made, each way of it
+//     most, and of those in half precision, where short sums are filled up to 32 products; so in its programs all weights of which others are made, each way of it
 //     counted once, fit their section. A CPU with products of bfloat16 computes the same outputs directly, in any tile.
 //     With `part_depth` the product is cut along K, too, k = (kh * kernel_w + kw) * in_channels + c: part p sums k
 //     from p * part_depth up to the next part. Its task stores the sums, tile_rows x tile_columns floats at place

@@ -257,7 +257,7 @@ class Proof {
                IE_PLAN_ALIGNMENT, "its tiles do not hold whole patches");
   }
 
-  // What the CPU makes of weights, for Winograd's algorithm and of half precision, stays in proportion to the file.
+  // What the CPU makes of weights, for Winograd's algorithm and of half precision, is made of no byte of the file twice in one way.
   void made_weights() const {
     if (p_.header.target != uint32_t(Target::kCpu)) return;
     const bool half = p_.header.dtype != uint32_t(Dtype::kFloat32);

@@ -46,7 +46,8 @@ const Kernels& kernels_of(const Program& program, ie_isa isa) {
 
 // A program with its addresses. AMX runs bfloat16 as it is. Else half precision is float32 numbers in an arena of twice the
 // size, where every offset is doubled and so all that overlaps still does; weights are widened, sums are float32, and each
-// tile is rounded when it is done. That is what AMX computes, but for the order of its sums.
+// tile is rounded when it is done. That is what AMX computes, but for the order of its sums, and for numbers below
+// the normal ones, which AMX takes for zeros.
 struct BoundProgram {
   const Program* program;
   const Kernels* kernels;
@@ -467,7 +468,7 @@ ie_status Executor::create(const std::vector<const Program*>& programs, std::sha
     *error = "cannot start " + std::to_string(settings.threads) + " threads";
     return IE_ERROR_THREAD;
   } catch (const std::exception&) {  // bad_alloc, or length_error from a vector
-    *error = "not enough memory for the activations";
+    *error = "not enough memory for the activations and weights of a context";
     return IE_ERROR_MEMORY;
   }
 }

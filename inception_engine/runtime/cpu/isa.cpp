@@ -8,7 +8,7 @@ namespace ie::cpu {
 namespace {
 
 // The registers of AMX are large, so Linux (5.16 and newer) hands them out to processes that ask. The permission is of
-// the whole process, and asking again is harmless.
+// the whole process; from then on Linux refuses alternate signal stacks that are too small for them (some 11 KB).
 bool has_amx() {
   constexpr unsigned kAmxBfloat16 = 1u << 22, kAmxTiles = 1u << 24;  // leaf 7, EDX
   constexpr unsigned kAvx512Bfloat16 = 1u << 5;                      // leaf 7.1, EAX
@@ -21,14 +21,21 @@ bool has_amx() {
   return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
 }
 
-}  // namespace
-
-ie_isa best_isa() {
+ie_isa find_best_isa() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
     return has_amx() ? IE_ISA_AMX : IE_ISA_AVX512;
   }
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? IE_ISA_AVX2 : IE_ISA_PORTABLE;
+}
+
+}  // namespace
+
+// Asked once. The permission is refused while a thread has an alternate signal stack that AMX would not fit on, and what
+// is refused to a process's first context must not be given to its second: weights are gone by then (weights.h).
+ie_isa best_isa() {
+  static const ie_isa best = find_best_isa();
+  return best;
 }
 
 }  // namespace ie::cpu

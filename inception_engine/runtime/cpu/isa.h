@@ -5,7 +5,7 @@
 
 namespace ie::cpu {
 
-// Best instruction set of this machine, and that its system lets this process use.
+// Best instruction set of this machine that its system lets this process use: the same whenever it is asked for.
 ie_isa best_isa();
 
 }  // namespace ie::cpu

@@ -6,7 +6,8 @@
 // a function that two of these files instantiate is one function to the linker, and may come from the wrong file.
 //
 // Every element of an output is computed by the same sequence of operations whatever tile, block or vector
-// lane it falls into; so results do not depend on the tiling, the threads or the place in the batch.
+// lane it falls into; so results do not depend on the tiling, the threads or the place in the batch, if weights are finite
+// (convolution.h leaves out taps that would add zeros).
 
 #include <math.h>
 #include <string.h>

@@ -100,11 +100,10 @@ Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form)
 
 // Whether an op's weights are still to be read where they stand when `made` is there, too: by kernels, or to make a form of
 // them that a context can ask for on this machine.
-bool Weights::reads(const Program& program, const OpRecord& op, Form made) const {
+bool Weights::reads(const Program& program, const OpRecord& op, bool amx, Form made) const {
   if (op.kind == uint32_t(OpKind::kInput)) return true;
   if (op.kind != uint32_t(OpKind::kConv)) return false;
   const auto is_there = [&](Form form) { return form == made || made_[size_t(form)].done; };
-  const bool amx = suits_amx(program) && best_isa() == IE_ISA_AMX;
   return !makes(program, op) || !is_there(Form::kFloat32) || (amx && !is_there(Form::kAmx));
 }
 
@@ -112,8 +111,10 @@ bool Weights::reads(const Program& program, const OpRecord& op, Form made) const
 std::vector<Weights::Range> Weights::unread(Form made) const {
   std::vector<Range> read;
   for (const Program* program : programs_) {
+    const bool amx = best_isa() == IE_ISA_AMX && suits_amx(*program);
     for (const OpRecord& op : program->ops) {
-      if (reads(*program, op, made)) read.push_back({op.weight_offset, op.weight_offset + op.weight_bytes});
+      if (reads(*program, op, amx, made))
+        read.push_back({op.weight_offset, op.weight_offset + op.weight_bytes});
       if (op.kind == uint32_t(OpKind::kConv)) {
         const uint64_t columns = (uint64_t{op.out_channels} + kPanel - 1) / kPanel * kPanel;
         read.push_back({op.bias_offset, op.bias_offset + columns * sizeof(float)});

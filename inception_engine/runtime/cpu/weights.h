@@ -67,7 +67,7 @@ class Weights {
 
   static Key key(const Program& program, const OpRecord& op, Form form);
   Made make_all(Form form, const Kernels& kernels) const;
-  bool reads(const Program& program, const OpRecord& op, Form made) const;
+  bool reads(const Program& program, const OpRecord& op, bool amx, Form made) const;
 
   // Bytes of the section.
   struct Range {

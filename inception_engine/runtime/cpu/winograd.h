@@ -1,10 +1,9 @@
 // Convolution by Winograd's algorithm in two dimensions, F(4x4, 3x3) and F(2x2, 5x5) (Lavin and Gray, arXiv
-// 1509.09308). Behind
-// tile_kernels.h and convolution.h.
+// 1509.09308). Behind tile_kernels.h and convolution.h.
 //
 // A *patch* of 6 x 6 input pixels makes 4 x 4 outputs of a 3x3 window, or 2 x 2 of a 5x5 window: the patch is
-// taken to 36 points, V = B' d B; at each point channels are multiplied with the weights, which were taken there when the
-// engine's first context was made (winograd_weights.h); and what comes out is taken back, Y = A' M A. That is 36 products for a
+// taken to 36 points, V = B' d B; at each point channels are multiplied with the weights, which were taken there for
+// the engine's first context that needs them (winograd_weights.h); and what comes out is taken back, Y = A' M A. That is 36 products for a
 // pair of channels instead of 144 or 100.
 // Patches are counted from the corner of each image, and each is computed alone, so results do not depend on
 // tiles.

@@ -116,7 +116,9 @@ typedef enum ie_status {
 typedef enum ie_device { IE_DEVICE_AUTO = 0, IE_DEVICE_CPU = 1, IE_DEVICE_CUDA = 2 } ie_device;
 
 /* Instruction sets of the CPU kernels; AUTO takes the best that the machine has. AMX is that of bfloat16 programs, beside
- * AVX-512; it runs all others as AVX512 does. */
+ * AVX-512; it runs all others as AVX512 does. Where the processor has AMX, the library asks Linux for it when an engine or
+ * the best instruction set is described or a context is created; the process's alternate signal stacks (sigaltstack) must then
+ * have some 11 KB or more. */
 typedef enum ie_isa {
   IE_ISA_AUTO = 0,
   IE_ISA_PORTABLE = 1,
@@ -167,8 +169,8 @@ typedef void (*ie_release_function)(void* user, void* memory, size_t bytes);
  * precision, of Winograd's algorithm, of what `emulate` runs), the activations and scratch of contexts on the CPU, and
  * what ie_preprocess needs while it runs. The rest - tables of the programs, labels, bookkeeping, stacks of threads - comes
  * from malloc and the system, some bytes for each task of a program; memory of a GPU comes from its driver. Without these
- * functions, pages of the plan that nobody will read any more go back to the system when the first context is created on the
- * CPU. Functions and their user pointers must work until the engine and all its contexts are freed. */
+ * functions, pages of the plan that nobody will read any more go back to the system when contexts are created on the
+ * CPU, mostly the first. Functions and their user pointers must work until the engine and all its contexts are freed. */
 typedef struct ie_engine_options {
   uint32_t struct_size;
   uint32_t device;     /* ie_device */
