@@ -146,8 +146,8 @@ KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None]]] = {
 
 def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """One to four changes, within the members of an archive where it is one."""
-    if data.startswith(b"PK\x03\x04") and rng.random() < 0.7:
-        return _in_archive(data, rng)
+    if data.startswith(b"PK\x03\x04") and rng.random() < 0.7 and (changed := _in_archive(data, rng)):
+        return changed
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         # The first bytes say what all the others are.
@@ -175,11 +175,17 @@ def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 
 def _in_archive(data: bytes, rng: random.Random) -> bytes:
-    """Another content of one member, its pickle more often than not, under a right checksum."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    """Another content of one member, its pickle more often than not, under a right checksum; nothing if the archive is
+    too damaged for that, as what a guided fuzzer goes on from often is."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {info.filename: archive.read(info) for info in archive.infolist()}
+    except Exception:  # zipfile promises no type for damage
+        return b""
+    if not members:
+        return b""
     pickles = [name for name in members if name.endswith("data.pkl")]
-    chosen = rng.choice(pickles if rng.random() < 0.7 else list(members))
+    chosen = rng.choice(pickles if pickles and rng.random() < 0.7 else list(members))
     members[chosen] = mutate(members[chosen], list(members.values()), rng)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -284,7 +290,7 @@ def _guided(kind: str, executions: int, seed: int) -> None:
         limits = [
             f"-rss_limit_mb={MOST_BYTES // 2**20 + 2048}",
             f"-timeout={int(MOST_SECONDS)}",
-            "-max_len=200000",
+            f"-max_len={2 * max(map(len, good))}",
         ]
         FINDINGS.mkdir(parents=True, exist_ok=True)
         places = [f"-artifact_prefix={FINDINGS}/{kind}-", folder]
