@@ -146,8 +146,8 @@ KINDS: dict[str, tuple[Callable[[], list[bytes]], Callable[[Path], None]]] = {
 
 def mutate(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """One to four changes, within the members of an archive where it is one."""
-    if data.startswith(b"PK\x03\x04") and rng.random() < 0.7 and (changed := _in_archive(data, rng)):
-        return changed
+    if data.startswith(b"PK\x03\x04") and rng.random() < 0.7 and (archive := _in_archive(data, rng)):
+        return archive
     changed = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         # The first bytes say what all the others are.

@@ -79,6 +79,18 @@ def test_members_that_declare_more_than_the_file_has(path: Path) -> None:
     refused(path, "its members declare 1,073,7")
 
 
+def test_a_name_that_is_half_of_the_file(path: Path) -> None:
+    """zipfile quotes a member's header: the line stays a line."""
+    archive(path, bytes(30_000))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<H", content, 26, 20_000)  # the length of the first member's name in its header
+    path.write_bytes(content)
+    refused(path, r"truncated or damaged: File name in directory .*\.\.\.$")
+    with pytest.raises(ImportFailed) as raised:
+        load_network(path)
+    assert len(str(raised.value)) <= 1000
+
+
 def test_a_long_pickle(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickled, "MAX_PICKLE_BYTES", 1 << 14)
     archive(path, b"\x80\x02" + b"]" * (pickled.MAX_PICKLE_BYTES + 1) + b".")
