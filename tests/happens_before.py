@@ -18,7 +18,6 @@ from tests.plans import (
     LRN,
     NONE,
     PANEL,
-    PATCH,
     SOFTMAX,
     WINOGRAD,
     Program,
@@ -27,6 +26,7 @@ from tests.plans import (
     is_folded,
     part_count,
     patch_side,
+    patch_size,
     task_grid,
     tile_grid,
 )
@@ -128,7 +128,8 @@ class Accesses:
             folded = is_folded(self.program, op)
             height, width = op.kernel_h, op.kernel_w
             if op.flags & WINOGRAD:  # the whole patch, whichever of its outputs the tile stores
-                y, x, height, width = y - y % patch_side(op), x - x % patch_side(op), PATCH, PATCH
+                y, x = y - y % patch_side(op), x - x % patch_side(op)
+                height = width = patch_size(op)
             for kh in range(height):
                 for kw in range(width):
                     in_y = y * op.stride_h + kh - op.pad_top

@@ -21,13 +21,12 @@ METADATA, WEIGHTS, PROGRAM = 1, 2, 3
 CPU, CUDA = 1, 2
 FP32, FP16, BF16 = 1, 2, 3
 INPUT, CONV, MAX_POOL, AVERAGE_POOL, LRN, SOFTMAX = 1, 2, 3, 4, 5, 6
-RELU, COUNT_INCLUDE_PAD, WINOGRAD = 1, 2, 4
+RELU, COUNT_INCLUDE_PAD, WINOGRAD, SMALL_PATCHES = 1, 2, 4, 8
 NO_WEIGHTS, PANEL_16 = 0, 1
 NETWORK, MODULE, LAYER = 1, 2, 3
 ELEMENT_BYTES = {FP32: 4, FP16: 2, BF16: 2}
 ALIGNMENT = 64
 PANEL = 16
-PATCH = 6
 
 
 class Record(SimpleNamespace):
@@ -247,9 +246,14 @@ def lines_read(op: Record, row: int, end: int) -> tuple[int, int]:
     return first, last
 
 
+def patch_size(op: Record) -> int:
+    """Height and width of a patch of Winograd's algorithm."""
+    return 4 if op.flags & SMALL_PATCHES else 6
+
+
 def patch_side(op: Record) -> int:
     """Height and width of the outputs that a patch of Winograd's algorithm makes."""
-    return int(PATCH + 1 - op.kernel_h)
+    return int(patch_size(op) + 1 - op.kernel_h)
 
 
 def window_bytes(program: Program, op: Record) -> int:

@@ -32,8 +32,8 @@ from tests.plans import (
     NONE,
     PANEL,
     PANEL_16,
-    PATCH,
     RELU,
+    SMALL_PATCHES,
     SOFTMAX,
     WINOGRAD,
     Program,
@@ -45,6 +45,7 @@ from tests.plans import (
     overlapping,
     part_count,
     patch_side,
+    patch_size,
     task_grid,
     tile_grid,
 )
@@ -96,10 +97,10 @@ def _fields(program: Program) -> set[str]:
         found |= _op(program, op)
     made = set()  # what the CPU makes other weights of, and how
     for op in program.ops:
-        patches = op.flags & WINOGRAD
+        patches = patch_size(op) if op.flags & WINOGRAD else 0
         if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or patches):
             window = op.kernel_h, op.kernel_w, op.in_channels
-            made.add((op.weight_offset, op.weight_bytes, bool(patches), window))
+            made.add((op.weight_offset, op.weight_bytes, patches, window))
     if sum(one[1] for one in made) > program.weight_bytes:
         found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))
@@ -114,7 +115,7 @@ def _op(program: Program, op: Record) -> set[str]:
     found = set()
     if not _text(program, op.name, op.name_bytes) or not _text(program, op.module, op.module_bytes):
         found.add("IE_PLAN_TABLES")
-    flags = {CONV: RELU | WINOGRAD, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
+    flags = {CONV: RELU | WINOGRAD | SMALL_PATCHES, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
     sizes = (op.in_channels, op.out_channels, op.out_padded, op.in_h, op.in_w, op.out_h, op.out_w)
     pads = (op.pad_top, op.pad_left, op.pad_bottom, op.pad_right)
     window = (op.kernel_h, op.kernel_w, op.stride_h, op.stride_w)
@@ -149,6 +150,8 @@ def _op(program: Program, op: Record) -> set[str]:
 
 def _patches(program: Program, op: Record) -> set[str]:
     """Winograd's algorithm: windows of 3x3 or 5x5 of stride 1; on the CPU, not in float16; whole patches in tiles."""
+    if op.flags & SMALL_PATCHES and not (op.flags & WINOGRAD and op.kernel_h == 3):
+        return {"IE_PLAN_VALUE"}
     if not op.flags & WINOGRAD:
         return set()
     window = (op.kernel_h, op.kernel_w, op.stride_h, op.stride_w)
@@ -265,7 +268,7 @@ def _alignment(program: Program, op: Record) -> set[str]:
 
 def _points(op: Record) -> int:
     """Products of a pair of channels for one output, or at most so many."""
-    return PATCH**2 if op.flags & WINOGRAD else int(op.kernel_h * op.kernel_w)
+    return patch_size(op) ** 2 if op.flags & WINOGRAD else int(op.kernel_h * op.kernel_w)
 
 
 def _work(program: Program, op: Record) -> int:

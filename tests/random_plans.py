@@ -24,6 +24,7 @@ from tests.plans import (
     NETWORK,
     NONE,
     PANEL,
+    SMALL_PATCHES,
     SOFTMAX,
     WINOGRAD,
     Builder,
@@ -163,10 +164,13 @@ def _winograd(
     runs = header.target == CPU and header.dtype != FP16 and not fields.get("part_depth")
     if not runs or window not in ([3, 3, 1, 1], [5, 5, 1, 1]):
         return {}
-    side = 7 - window[0]
+    small = SMALL_PATCHES if window[0] == 3 and rng.random() < 0.5 else 0
+    side = (5 if small else 7) - window[0]
     unit = side * width if height % side == 0 and rng.random() < 0.7 else height * width
     rows = -(-fields["tile_rows"] // unit) * unit
-    return {"flags": WINOGRAD | fields.get("flags", 0)} | ({"tile_rows": rows} if rng.random() < 0.95 else {})
+    return {"flags": WINOGRAD | small | fields.get("flags", 0)} | (
+        {"tile_rows": rows} if rng.random() < 0.95 else {}
+    )
 
 
 def _window(source: _Value, rng: random.Random) -> dict[str, int]:
@@ -465,7 +469,7 @@ def change_algorithm(program: Program, rng: random.Random) -> None:
     convolutions = [op for op in program.ops if op.kind == CONV]
     if convolutions:
         op = rng.choice([op for op in convolutions if op.kernel_h in (3, 5)] or convolutions)
-        op.flags ^= WINOGRAD
+        op.flags ^= rng.choice((WINOGRAD, WINOGRAD, WINOGRAD | SMALL_PATCHES, SMALL_PATCHES))
 
 
 def join_launches(program: Program, rng: random.Random) -> None:

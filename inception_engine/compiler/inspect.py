@@ -11,7 +11,6 @@ import numpy as np
 from inception_engine.compiler.budget import traffic
 from inception_engine.compiler.plan import (
     PANEL,
-    PATCH,
     Dtype,
     LaunchMode,
     OpFlag,
@@ -67,9 +66,10 @@ def executed_macs(program: Program, op: np.void) -> int:
     if header["target"] == TargetKind.CPU:
         columns = _round_up(columns, PANEL)
         if op["flags"] & OpFlag.WINOGRAD:
-            side = PATCH + 1 - int(op["kernel_h"])
+            patch = OpFlag(int(op["flags"])).patch
+            side = patch + 1 - int(op["kernel_h"])
             patches = -(-int(op["out_h"]) // side) * -(-int(op["out_w"]) // side)
-            return patches * PATCH**2 * columns * int(op["in_channels"])
+            return patches * patch**2 * columns * int(op["in_channels"])
     else:
         tile = int(op["tile_rows"]), int(op["tile_columns"])
         columns, block, step = _round_up(columns, tile[1]), tile[0], 1

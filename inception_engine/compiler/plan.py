@@ -20,7 +20,6 @@ VERSION = 1
 NONE = 0xFFFFFFFF
 ALIGNMENT = 64  # of sections, of buffers in the arena, of weights in their section
 PANEL = 16  # columns of one weight panel
-PATCH = 6  # height and width of the patches of OpFlag.WINOGRAD
 MAX_FILE_BYTES = 1 << 34  # these are limits of the loader
 MAX_TASKS = 1 << 22
 MAX_ROWS = 1 << 31  # of a buffer, exclusive, over the whole batch; and pitch
@@ -63,6 +62,12 @@ class OpFlag(IntFlag):
     RELU = 1
     COUNT_INCLUDE_PAD = 2
     WINOGRAD = 4
+    SMALL_PATCHES = 8
+
+    @property
+    def patch(self) -> int:
+        """Height and width of the patches of a convolution by Winograd's algorithm."""
+        return 4 if self & OpFlag.SMALL_PATCHES else 6
 
 
 class Packing(IntEnum):

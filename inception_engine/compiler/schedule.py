@@ -21,10 +21,8 @@ from inception_engine.compiler.plan import (
     MAX_TASKS,
     NONE,
     PANEL,
-    PATCH,
     Dtype,
     LaunchMode,
-    OpFlag,
     OpKind,
 )
 from inception_engine.compiler.targets import Target
@@ -84,9 +82,10 @@ class _Scheduler:
             op.tile = target.tile(op.kind, op.target.padded, self.tile_rows[buffer], batch * buffer.rows)
             if op.kind == OpKind.CONV:
                 channels = op.in_channels, op.target.padded
-                winograd = target.takes_winograd(op.kernel, op.stride, op.out_size, channels)
-                whole = winograd and whole_patches(op.out_size, op.kernel[0], op.tile[0])
-                op.flags |= OpFlag.WINOGRAD if whole else OpFlag(0)
+                winograd = target.winograd_flags(op.kernel, op.stride, op.out_size, channels)
+                side = winograd.patch + 1 - op.kernel[0]
+                if winograd and whole_patches(op.out_size, side, op.tile[0]):
+                    op.flags |= winograd
             if op.kind == OpKind.CONV and op.in_channels % PANEL == 0:
                 op.part_depth = target.part_depth(op.depth, op.tile_count(batch))
         self._cut_into_parts()
@@ -253,11 +252,10 @@ class _Scheduler:
         }
 
 
-def whole_patches(size: Pair, window: int, tile_rows: int) -> bool:
-    """Whether tiles of an output of this size hold whole patches of Winograd's algorithm, which begin at the corner of
-    every image."""
+def whole_patches(size: Pair, side: int, tile_rows: int) -> bool:
+    """Whether tiles of an output of this size hold whole patches of Winograd's algorithm, which make ``side`` x
+    ``side`` outputs and begin at the corner of every image."""
     height, width = size
-    side = PATCH + 1 - window
     return tile_rows % (height * width) == 0 or (height % side == 0 and tile_rows % (side * width) == 0)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inception_engine.compiler.plan import MAX_PARTS, PANEL, PATCH, LaunchMode, OpKind, TargetKind
+from inception_engine.compiler.plan import MAX_PARTS, PANEL, LaunchMode, OpFlag, OpKind, TargetKind
 from inception_engine.network import Pair
 
 
@@ -31,7 +31,8 @@ class Target:
     that; 0: never. From ``least_depth`` elements of K on, into ``most_parts`` at most, multiples of ``part_align``.
 
     ``winograd``: square windows, 3 or 5, whose convolutions of stride 1 are computed by Winograd's algorithm if they
-    read and write ``winograd_channels`` or more, and have ``winograd_patches`` or more in an image.
+    read and write ``winograd_channels`` or more, and have ``winograd_patches`` or more in an image. Patches of windows
+    of 3 are small where an output has ``small_patches`` pixels or fewer.
 
     ``group_images``: so many images go through all steps of a launch before the next ones do; 0: all at once. For
     launches inside which no memory is used again.
@@ -59,6 +60,7 @@ class Target:
     winograd: tuple[int, ...] = ()
     winograd_channels: int = 0
     winograd_patches: int = 0
+    small_patches: int = 0
     part_tasks: int = 0
     least_depth: int = 0
     most_parts: int = MAX_PARTS
@@ -101,13 +103,16 @@ class Target:
         near = range(max(wanted - 1, 1), wanted + 2)
         return tile_rows, PANEL * min(near, key=lambda count: (-panels % count, abs(count - wanted)))
 
-    def takes_winograd(self, kernel: Pair, stride: Pair, size: Pair, channels: Pair) -> bool:
-        """``size``: height and width of the output. ``channels``: read and written."""
+    def winograd_flags(self, kernel: Pair, stride: Pair, size: Pair, channels: Pair) -> OpFlag:
+        """``size``: height and width of the output. ``channels``: read and written. None: a direct convolution."""
         if kernel[0] != kernel[1] or kernel[0] not in self.winograd or stride != (1, 1):
-            return False
-        side = PATCH + 1 - kernel[0]
+            return OpFlag(0)
+        small = kernel[0] == 3 and size[0] * size[1] <= self.small_patches
+        flags = OpFlag.WINOGRAD | (OpFlag.SMALL_PATCHES if small else OpFlag(0))
+        side = flags.patch + 1 - kernel[0]
         patches = -(-size[0] // side) * -(-size[1] // side)
-        return min(channels) >= self.winograd_channels and patches >= self.winograd_patches
+        takes = min(channels) >= self.winograd_channels and patches >= self.winograd_patches
+        return flags if takes else OpFlag(0)
 
     def part_depth(self, depth: int, tiles: int) -> int:
         """Elements of K in each part of an op with so many tiles and K of ``depth``, or 0: K stays whole."""

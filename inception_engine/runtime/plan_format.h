@@ -29,7 +29,8 @@
 //     the same panel.
 //     Flagged WINOGRAD, in float32 and bfloat16 programs for the CPU, it is computed by Winograd's algorithm from patches of 6 x 6
 //     pixels, (7 - kernel_h) x (7 - kernel_w) outputs each, which are counted from the corner of every image. The window
-//     is 3x3 or 5x5 of stride 1, K whole. A tile holds whole patches: tile_rows is a multiple of an image, or of a line
+//     is 3x3 or 5x5 of stride 1, K whole. Flagged SMALL_PATCHES as well, with a window of 3x3, patches are 4 x 4 pixels and
+//     make 2 x 2 outputs. A tile holds whole patches: tile_rows is a multiple of an image, or of a line
 //     of patches where an image is whole lines of patches. A CPU makes other weights of these, four times as many at
 //     most, and of those in half precision, where short sums are filled up to 32 products; so in its programs all weights of which others are made, each way of it
 //     counted once, fit their section. A CPU with products of bfloat16 computes the same outputs directly, in any tile.
@@ -62,7 +63,6 @@ constexpr uint32_t kNone = 0xFFFFFFFFu;  // no counter to signal; the op of a JO
 constexpr uint64_t kSectionAlignment = 64;
 constexpr uint64_t kBufferAlignment = 64;  // of buffers in the arena and of weights in their section
 constexpr uint32_t kPanel = 16;            // columns of one weight panel
-constexpr uint32_t kWinogradPatch = 6;     // height and width of patches
 
 enum class Section : uint32_t { kMetadata = 1, kWeights = 2, kProgram = 3 };
 enum class Target : uint32_t { kCpu = 1, kCuda = 2 };
@@ -77,7 +77,7 @@ enum class OpKind : uint32_t {
 };
 enum class Packing : uint32_t { kNoWeights = 0, kPanel16 = 1 };
 enum class LaunchMode : uint32_t { kNetwork = 1, kModule = 2, kLayer = 3 };
-enum OpFlag : uint32_t { kRelu = 1, kCountIncludePad = 2, kWinograd = 4 };
+enum OpFlag : uint32_t { kRelu = 1, kCountIncludePad = 2, kWinograd = 4, kSmallPatches = 8 };
 
 struct FileHeader {
   char magic[8];

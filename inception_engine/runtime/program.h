@@ -26,6 +26,9 @@ inline uint64_t part_count(const OpRecord& op) {
   return op.part_depth == 0 ? 1 : (depth + op.part_depth - 1) / op.part_depth;
 }
 
+// Height and width of the patches of a convolution by Winograd's algorithm.
+inline uint32_t patch_size(const OpRecord& op) { return op.flags & kSmallPatches ? 4 : 6; }
+
 // The number of a tile in its op: from left to right, then down.
 inline uint64_t tile_number(const OpRecord& op, uint64_t row, uint64_t column) {
   const uint64_t across = (uint64_t{op.out_padded} + op.tile_columns - 1) / op.tile_columns;

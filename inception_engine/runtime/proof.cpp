@@ -141,7 +141,7 @@ class Proof {
     require_op(text(op.name, op.name_bytes) && text(op.module, op.module_bytes), i, IE_PLAN_TABLES,
                "its name leaves the strings");
     require_op(op.kind >= 1 && op.kind <= 6, i, IE_PLAN_VALUE, "unknown kind");
-    const uint32_t flags = kind == OpKind::kConv          ? uint32_t{kRelu | kWinograd}
+    const uint32_t flags = kind == OpKind::kConv          ? uint32_t{kRelu | kWinograd | kSmallPatches}
                            : kind == OpKind::kAveragePool ? uint32_t{kCountIncludePad}
                                                           : 0;
     require_op((op.flags & ~flags) == 0, i, IE_PLAN_VALUE, "a flag that its kind does not have");
@@ -224,6 +224,8 @@ class Proof {
       require_op(std::isfinite(op.lrn_alpha) && std::isfinite(op.lrn_beta) && std::isfinite(op.lrn_k), i,
                  IE_PLAN_VALUE, "a constant is not finite");
     }
+    require_op(!(op.flags & kSmallPatches) || (op.flags & kWinograd && op.kernel_h == 3), i, IE_PLAN_VALUE,
+               "small patches that its algorithm or window does not have");
     if (op.flags & kWinograd) patches(i);
     weights(i);
     alignment(i);
@@ -231,7 +233,7 @@ class Proof {
 
     uint64_t inner = uint64_t{op.kernel_h} * op.kernel_w;  // below 2^20
     // A patch makes at least one output.
-    if (op.flags & kWinograd) inner = kWinogradPatch * kWinogradPatch;
+    if (op.flags & kWinograd) inner = uint64_t{patch_size(op)} * patch_size(op);
     if (kind == OpKind::kConv) inner *= op.in_channels;
     if (kind == OpKind::kLrn) inner = op.lrn_size;
     // Below 2^31 rows times 2^24 columns; what is left of 64 bits is enough to see that it is too much.
@@ -251,7 +253,7 @@ class Proof {
     require_op(op.kernel_h == op.kernel_w && (op.kernel_h == 3 || op.kernel_h == 5) && op.stride_h == 1 &&
                    op.stride_w == 1 && op.in_channels <= p_.buffers[op.in_buffer].pitch && op.part_depth == 0,
                i, IE_PLAN_VALUE, "a window that is not for Winograd's algorithm");
-    const uint32_t side = kWinogradPatch + 1 - op.kernel_h;
+    const uint32_t side = patch_size(op) + 1 - op.kernel_h;
     const uint64_t image = uint64_t{op.out_h} * op.out_w, line = uint64_t{side} * op.out_w;
     require_op(op.tile_rows % image == 0 || (op.out_h % side == 0 && op.tile_rows % line == 0), i,
                IE_PLAN_ALIGNMENT, "its tiles do not hold whole patches");
@@ -261,11 +263,11 @@ class Proof {
   void made_weights() const {
     if (p_.header.target != uint32_t(Target::kCpu)) return;
     const bool half = p_.header.dtype != uint32_t(Dtype::kFloat32);
-    // What the made ones are a function of: offset and bytes, whether they are patches, and the shape of a window.
-    std::vector<std::tuple<uint64_t, uint64_t, bool, uint32_t, uint32_t, uint32_t>> places;
+    // What the made ones are a function of: offset and bytes, the size of patches or 0, and the shape of a window.
+    std::vector<std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t>> places;
     for (const OpRecord& op : p_.ops) {
-      const bool patches = op.flags & kWinograd;
-      if (static_cast<OpKind>(op.kind) != OpKind::kConv || !(half || patches)) continue;
+      const uint32_t patches = op.flags & kWinograd ? patch_size(op) : 0;
+      if (static_cast<OpKind>(op.kind) != OpKind::kConv || !(half || patches != 0)) continue;
       places.emplace_back(op.weight_offset, op.weight_bytes, patches, op.kernel_h, op.kernel_w,
                           op.in_channels);
     }

@@ -21,7 +21,9 @@ VARIANTS = ("lrn", "none")
 ODD_TARGETS = (
     targets.CPU,
     targets.target_for("cpu", 1, "fp32"),
-    dataclasses.replace(targets.target_for("cpu", 1, "fp32"), tile_pixels=64, winograd_patches=0),
+    dataclasses.replace(
+        targets.target_for("cpu", 1, "fp32"), tile_pixels=64, winograd_patches=0, small_patches=0
+    ),
     dataclasses.replace(targets.CPU, tile_pixels=5, tasks_per_op=3, tile_columns=16, delay=0),
     dataclasses.replace(targets.CPU, tile_pixels=64, tile_columns=32, delay=3),
     dataclasses.replace(targets.CPU, tile_pixels=1, tile_columns=16),

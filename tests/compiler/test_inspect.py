@@ -129,7 +129,7 @@ def test_googlenet_wastes_little(norm: str) -> None:
     assert document["macs"]["nominal"] == network.macs() == 1_582_671_872
     direct = report(compile(network, targets=(dataclasses.replace(CPU, winograd=()),)))
     assert 1 <= direct["macs"]["executed"] / document["macs"]["nominal"] <= 1.03
-    # 36 for 144 or 100 in windows of 3 or 5, but for those of 3 at 7 pixels; patches that leave images of 14 pixels
+    # 36 for 144 or 100 in windows of 3 or 5, 16 for 36 in those of 3 at 14 and 7 pixels, where patches leave the image
     assert document["macs"]["executed"] <= 0.55 * document["macs"]["nominal"]
     assert document["arena_bytes"] <= 0.35 * document["activation_bytes"]
     names = [module["name"] for module in document["modules"]]

@@ -32,7 +32,8 @@ def tiny() -> bytes:
 
 
 def small_network() -> Network:
-    """Every kind of layer but softmax, a module of two branches, and windows that the CPU takes to patches."""
+    """Every kind of layer but softmax, a module of two branches, and windows that the CPU takes to patches, to large
+    ones at 14 x 15 pixels and to small ones at 7 x 7."""
     rng = np.random.default_rng(0)
 
     def conv(name: str, source: str, inputs: int, outputs: int, kernel: int) -> Conv:
@@ -50,10 +51,10 @@ def small_network() -> Network:
         conv("left", "pool", 16, 20, 1),
         conv("right", "pool", 16, 16, 3),
         Concat(name="joined", inputs=("left", "right")),
-        AveragePool(name="mean", inputs=("joined",), kernel=(6, 6), stride=(1, 1)),
+        AveragePool(name="mean", inputs=("joined",), kernel=(7, 7), stride=(1, 1)),
         Linear(name="logits", inputs=("mean",), weight=weight, bias=np.zeros(5, np.float32)),
     )
-    return Network(name="small", input_shape=(3, 12, 12), layers=layers, logits="logits")
+    return Network(name="small", input_shape=(3, 14, 15), layers=layers, logits="logits")
 
 
 def compiled(max_batch: int, dtype: str = "fp32") -> bytes:

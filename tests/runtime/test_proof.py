@@ -473,7 +473,9 @@ def wait_for_an_arrival(program: Program) -> None:
     program.set_wait_lists(lists)
 
 
-def patches(window: int = 3, side: int = 4, tile_rows: int = 16, stride: int = 1) -> Program:
+def patches(
+    window: int = 3, side: int = 4, tile_rows: int = 16, stride: int = 1, *, small: bool = False
+) -> Program:
     """Two images of side * stride pixels square, and a convolution of them by Winograd's algorithm."""
     size = side * stride
     build = Builder((3, size, size), 2)
@@ -481,7 +483,8 @@ def patches(window: int = 3, side: int = 4, tile_rows: int = 16, stride: int = 1
     build.op(INPUT, NONE, image, tile_rows=size)
     pads = dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), window // 2)
     fields = {"kernel_h": window, "kernel_w": window, "stride_h": stride, "stride_w": stride, **pads}
-    fields |= {"in_h": size, "in_w": size, "flags": plans.WINOGRAD, "tile_rows": tile_rows}
+    flags = plans.WINOGRAD | (plans.SMALL_PATCHES if small else 0)
+    fields |= {"in_h": size, "in_w": size, "flags": flags, "tile_rows": tile_rows}
     build.op(CONV, image, out, **fields)
     build.output(out, side, side)
     return build.finish()
@@ -496,6 +499,22 @@ def test_tiles_of_whole_patches(window: int, side: int, tile_rows: int) -> None:
     assert verdict(plan_file(program)) == "IE_OK"
     assert proof_rules.violations(program) == set()
     happens_before.check(program)
+
+
+@pytest.mark.parametrize(("side", "tile_rows"), [(4, 8), (8, 16), (7, 49), (6, 12), (2, 8)])
+def test_tiles_of_whole_small_patches(side: int, tile_rows: int) -> None:
+    program = patches(3, side, tile_rows, small=True)
+    assert verdict(plan_file(program)) == "IE_OK"
+    assert proof_rules.violations(program) == set()
+    happens_before.check(program)
+
+
+@pytest.mark.parametrize(("side", "tile_rows"), [(4, 4), (8, 24), (7, 14), (6, 18)])
+def test_tiles_that_cut_small_patches_are_refused(side: int, tile_rows: int) -> None:
+    program = patches(3, side, tile_rows, small=True)
+    assert verdict(plan_file(program)) == "IE_PLAN_ALIGNMENT"
+    assert proof_rules.violations(program) == {"IE_PLAN_ALIGNMENT"}
+    assert not is_safe(program)
 
 
 @pytest.mark.parametrize(
@@ -516,6 +535,8 @@ def test_tiles_that_cut_patches_are_refused(window: int, side: int, tile_rows: i
         ("IE_PLAN_VALUE", set_op(1, kernel_w=1, pad_left=0, pad_right=0)),
         ("IE_PLAN_VALUE", set_op(1, part_depth=16)),
         ("IE_PLAN_VALUE", set_op(0, flags=plans.WINOGRAD)),
+        ("IE_PLAN_VALUE", set_op(1, flags=plans.SMALL_PATCHES)),
+        ("IE_PLAN_VALUE", set_op(0, flags=plans.SMALL_PATCHES)),
         ("IE_PLAN_VALUE", set_header(target=CUDA)),
         ("IE_PLAN_WEIGHTS", set_op(1, weight_bytes=36 * 3 * 32 * 4)),
         ("IE_PLAN_WEIGHTS", lambda p: set_op(1, weight_offset=p.weight_bytes)(p)),
@@ -526,6 +547,13 @@ def test_each_rule_of_patches_refuses(status: str, change: Change) -> None:
     change(program)
     assert verdict(plan_file(program.count())) == status
     assert status in proof_rules.violations(program)
+
+
+def test_small_patches_are_not_for_windows_of_5() -> None:
+    program = patches(5)
+    program.ops[1].flags |= plans.SMALL_PATCHES
+    assert verdict(plan_file(program)) == "IE_PLAN_VALUE"
+    assert proof_rules.violations(program) == {"IE_PLAN_VALUE"}
 
 
 def test_windows_that_overlap_are_refused() -> None:
@@ -571,6 +599,24 @@ def test_windows_of_other_channels_do_not_share(dtype: int, flags: int) -> None:
     program.weight_bytes = need
     assert verdict(plan_file(program)) == "IE_OK"
     program.weight_bytes = need - ALIGNMENT
+    assert verdict(plan_file(program)) == "IE_PLAN_LIMIT"
+    assert proof_rules.violations(program) == {"IE_PLAN_LIMIT"}
+
+
+def test_windows_of_other_patches_do_not_share() -> None:
+    """What is made of windows for small patches is not what is made of them for large ones."""
+    build = Builder((3, 4, 4), 1)
+    image, *outs = (build.buffer(16, pitch) for pitch in (3, 16, 16))
+    build.op(INPUT, NONE, image)
+    fields = {"kernel_h": 3, "kernel_w": 3, "in_h": 4, "in_w": 4, "weight_offset": 0}
+    fields |= dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), 1)
+    for out, flags in zip(outs, (plans.WINOGRAD, plans.WINOGRAD | plans.SMALL_PATCHES), strict=True):
+        build.op(CONV, image, out, flags=flags, **fields)
+        build.output(out, 4, 4)
+    program = build.finish()
+    program.weight_bytes = 2 * program.ops[1].weight_bytes
+    assert verdict(plan_file(program)) == "IE_OK"
+    program.weight_bytes -= ALIGNMENT
     assert verdict(plan_file(program)) == "IE_PLAN_LIMIT"
     assert proof_rules.violations(program) == {"IE_PLAN_LIMIT"}
 

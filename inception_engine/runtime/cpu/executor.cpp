@@ -225,7 +225,7 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
         if (amx) {
           steps = std::max(steps, amx_steps(op));
         } else if (op.flags & kWinograd) {
-          patches = std::max(patches, 2 * kWinogradPatch * kWinogradPatch *
+          patches = std::max(patches, 2 * size_t{patch_size(op)} * patch_size(op) *
                                           (size_t(op.in_channels) + kWidestGroup + kPanel));
         }
       } else if (op.kind == uint32_t(OpKind::kLrn)) {

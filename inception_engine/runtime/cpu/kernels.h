@@ -81,9 +81,10 @@ struct Scratch {
 
 using Kernel = void (*)(const OpView&, const Tile&, const Scratch&);
 
-// A panel of weights for Winograd's algorithm: [size * size][channels][16] to [36][channels][16]. The windows may be the
-// last of the memory that the points are written to. Every build gives the same bits.
-using WindowsToPoints = void (*)(const float* windows, uint32_t size, size_t channels, float* points);
+// A panel of weights for Winograd's algorithm: [size * size][channels][16] to [patch * patch][channels][16]. The windows may
+// be the last of the memory that the points are written to. Every build gives the same bits.
+using WindowsToPoints = void (*)(const float* windows, uint32_t size, uint32_t patch, size_t channels,
+                                 float* points);
 
 struct Kernels {
   Kernel by_kind[7];                  // indexed by OpKind

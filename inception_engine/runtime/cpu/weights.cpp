@@ -33,17 +33,17 @@ void widen(const std::byte* from, uint32_t dtype, size_t count, float* to) {
 // The weights of a convolution by Winograd's algorithm, panel by panel.
 void make_points(const Program& program, const OpRecord& op, const Kernels& kernels, const std::byte* from,
                  float* to) {
-  constexpr size_t kPoints = kWinogradPatch * kWinogradPatch;
+  const size_t count = size_t{patch_size(op)} * patch_size(op);
   const size_t stride = size_t{op.in_channels} * kPanel, taps = size_t{op.kernel_h} * op.kernel_w;
   const size_t panels = elements(program, op) / (taps * stride), panel_bytes = op.weight_bytes / panels;
-  for (size_t panel = 0; panel < panels; ++panel, from += panel_bytes, to += kPoints * stride) {
+  for (size_t panel = 0; panel < panels; ++panel, from += panel_bytes, to += count * stride) {
     const float* windows = reinterpret_cast<const float*>(from);
     if (!is_float32(program)) {
-      float* const widened = to + (kPoints - taps) * stride;
+      float* const widened = to + (count - taps) * stride;
       widen(from, program.header.dtype, taps * stride, widened);
       windows = widened;
     }
-    kernels.windows_to_points(windows, op.kernel_h, op.in_channels, to);
+    kernels.windows_to_points(windows, op.kernel_h, patch_size(op), op.in_channels, to);
   }
 }
 
@@ -88,12 +88,12 @@ uint32_t amx_step(const OpRecord& op) {
 size_t Weights::panel_bytes(const OpRecord& op, Form form) {
   if (form == Form::kAmx) return amx_steps(op) * kAmxStep * kPanel * sizeof(Bfloat16);
   const size_t points =
-      op.flags & kWinograd ? kWinogradPatch * kWinogradPatch : size_t{op.kernel_h} * op.kernel_w;
+      op.flags & kWinograd ? size_t{patch_size(op)} * patch_size(op) : size_t{op.kernel_h} * op.kernel_w;
   return points * op.in_channels * kPanel * sizeof(float);
 }
 
 Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form) {
-  const bool patches = form == Form::kFloat32 && op.flags & kWinograd;
+  const uint32_t patches = form == Form::kFloat32 && op.flags & kWinograd ? patch_size(op) : 0;
   return {op.weight_offset, op.weight_bytes, program.header.dtype, patches,
           op.kernel_h,      op.kernel_w,     op.in_channels};
 }

@@ -17,7 +17,7 @@ namespace ie::cpu {
 
 // How the weights of a convolution lie, panel by panel of 16 columns.
 enum class Form {
-  kFloat32,  // [taps, or 6 x 6 points][in_channels][16] float32
+  kFloat32,  // [taps, or the points of a patch][in_channels][16] float32
   kAmx  // [steps][16][16][2] bfloat16: element 2 * i + j of a step of K and a column stand at [step][i][column][j]
 };
 
@@ -30,7 +30,7 @@ size_t amx_steps(const OpRecord& op);
 uint32_t amx_step(const OpRecord& op);
 
 // Those of all programs of an engine. Half precision is widened, and windows for Winograd's algorithm are taken to the
-// points of a patch, 36 for 9 or 25; or it is ordered as AMX reads it, which computes all windows directly. A form is made
+// points of a patch, 36 for 9 or 25, or 16 for 9; or it is ordered as AMX reads it, which computes all windows directly. A form is made
 // for the first context that needs it and shared by all; a plan is read and proven in less time than it takes.
 //
 // When no form is left to be made, nobody reads what they were made of, nor what belongs to programs that this engine does
@@ -57,8 +57,8 @@ class Weights {
   static size_t panel_bytes(const OpRecord& op, Form form);
 
  private:
-  // Offset, bytes, dtype, whether they are patches; height, width and channels of a window.
-  using Key = std::tuple<uint64_t, uint64_t, uint32_t, bool, uint32_t, uint32_t, uint32_t>;
+  // Offset, bytes, dtype, the size of patches or 0; height, width and channels of a window.
+  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>;
   struct Made {
     bool done = false;
     std::map<Key, size_t> places;  // in bytes; without those that are read from the section itself

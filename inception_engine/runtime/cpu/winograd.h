@@ -1,55 +1,76 @@
-// Convolution by Winograd's algorithm in two dimensions, F(4x4, 3x3) and F(2x2, 5x5) (Lavin and Gray, arXiv
-// 1509.09308). Behind tile_kernels.h and convolution.h.
+// Convolution by Winograd's algorithm in two dimensions: F(4x4, 3x3) and F(2x2, 5x5), and F(2x2, 3x3) for small patches
+// (Lavin and Gray, arXiv 1509.09308). Behind tile_kernels.h and convolution.h.
 //
 // A *patch* of 6 x 6 input pixels makes 4 x 4 outputs of a 3x3 window, or 2 x 2 of a 5x5 window: the patch is
 // taken to 36 points, V = B' d B; at each point channels are multiplied with the weights, which were taken there for
 // the engine's first context that needs them (winograd_weights.h); and what comes out is taken back, Y = A' M A. That is 36 products for a
-// pair of channels instead of 144 or 100.
+// pair of channels instead of 144 or 100. A small patch, 4 x 4, makes 2 x 2 outputs of a 3x3 window: 16 products instead of
+// 36, from 16 weights instead of 36.
 // Patches are counted from the corner of each image, and each is computed alone, so results do not depend on
-// tiles.
-//
-// The points are 0, +-3/4, +-3/2 and infinity. The largest error of a layer of random numbers is then 1e-6 of the largest
-// output, where a direct sum has 5e-7 and the usual points 0, +-1, +-2 have 4e-6; every constant below is exact.
-// An infinity or NaN spreads over the patches that read it.
+// tiles. An infinity or NaN spreads over the patches that read it.
 //
 // The patches of a tile are done some at a time, so that their points stay in L2; the sums of one group of panels stay in L1.
 
 namespace ie::cpu {
 namespace {
 
-constexpr uint32_t kPatch = 6, kPoints = kPatch * kPatch;
-constexpr float kA = 0.75f, kB = 1.5f;
+// One dimension of B' and of A', to kOut outputs, for points 0, +-3/4, +-3/2 and infinity. The largest error of a layer of
+// random numbers is then 1e-6 of the largest output, where a direct sum has 5e-7 and the usual points 0, +-1, +-2 have 4e-6;
+// every constant below is exact.
+struct SixPoints {
+  static constexpr uint32_t kPatch = 6;
+  static constexpr float kA = 0.75f, kB = 1.5f;
 
-// One dimension of B'.
-inline void to_points(const V16* d, size_t step, V16* t) {
-  const V16 minus_a2 = V16::broadcast(-kA * kA), minus_b2 = V16::broadcast(-kB * kB);
-  const V16 both = V16::broadcast(-(kA * kA + kB * kB)), product = V16::broadcast(kA * kA * kB * kB);
-  const V16 d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
-  t[0] = V16::multiply_add(product, d[0], V16::multiply_add(both, d2, d4));
-  const V16 even_a = V16::multiply_add(minus_b2, d2, d4), odd_a = V16::multiply_add(minus_b2, d1, d3);
-  t[1] = V16::multiply_add(V16::broadcast(kA), odd_a, even_a);
-  t[2] = V16::multiply_add(V16::broadcast(-kA), odd_a, even_a);
-  const V16 even_b = V16::multiply_add(minus_a2, d2, d4), odd_b = V16::multiply_add(minus_a2, d1, d3);
-  t[3] = V16::multiply_add(V16::broadcast(kB), odd_b, even_b);
-  t[4] = V16::multiply_add(V16::broadcast(-kB), odd_b, even_b);
-  t[5] = V16::multiply_add(product, d1, V16::multiply_add(both, d3, d[5 * step]));
-}
-
-// One dimension of A', to kOut outputs.
-template <int kOut>
-inline void from_points(const V16* m, size_t step, V16* y) {
-  const V16 m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step], m5 = m[5 * step];
-  const V16 sum_a = m1 + m2, sum_b = m3 + m4, odd_a = m1 - m2, odd_b = m3 - m4;
-  y[0] = m[0] + (sum_a + sum_b);
-  if constexpr (kOut == 2) {
-    y[1] = V16::multiply_add(V16::broadcast(kA), odd_a, V16::multiply_add(V16::broadcast(kB), odd_b, m5));
-  } else {
-    y[1] = V16::multiply_add(V16::broadcast(kA), odd_a, V16::broadcast(kB) * odd_b);
-    y[2] = V16::multiply_add(V16::broadcast(kA * kA), sum_a, V16::broadcast(kB * kB) * sum_b);
-    y[3] = V16::multiply_add(V16::broadcast(kA * kA * kA), odd_a,
-                             V16::multiply_add(V16::broadcast(kB * kB * kB), odd_b, m5));
+  static void to_points(const V16* d, size_t step, V16* t) {
+    const V16 minus_a2 = V16::broadcast(-kA * kA), minus_b2 = V16::broadcast(-kB * kB);
+    const V16 both = V16::broadcast(-(kA * kA + kB * kB)), product = V16::broadcast(kA * kA * kB * kB);
+    const V16 d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    t[0] = V16::multiply_add(product, d[0], V16::multiply_add(both, d2, d4));
+    const V16 even_a = V16::multiply_add(minus_b2, d2, d4), odd_a = V16::multiply_add(minus_b2, d1, d3);
+    t[1] = V16::multiply_add(V16::broadcast(kA), odd_a, even_a);
+    t[2] = V16::multiply_add(V16::broadcast(-kA), odd_a, even_a);
+    const V16 even_b = V16::multiply_add(minus_a2, d2, d4), odd_b = V16::multiply_add(minus_a2, d1, d3);
+    t[3] = V16::multiply_add(V16::broadcast(kB), odd_b, even_b);
+    t[4] = V16::multiply_add(V16::broadcast(-kB), odd_b, even_b);
+    t[5] = V16::multiply_add(product, d1, V16::multiply_add(both, d3, d[5 * step]));
   }
-}
+
+  template <int kOut>
+  static void from_points(const V16* m, size_t step, V16* y) {
+    const V16 m1 = m[step], m2 = m[2 * step], m3 = m[3 * step], m4 = m[4 * step], m5 = m[5 * step];
+    const V16 sum_a = m1 + m2, sum_b = m3 + m4, odd_a = m1 - m2, odd_b = m3 - m4;
+    y[0] = m[0] + (sum_a + sum_b);
+    if constexpr (kOut == 2) {
+      y[1] = V16::multiply_add(V16::broadcast(kA), odd_a, V16::multiply_add(V16::broadcast(kB), odd_b, m5));
+    } else {
+      y[1] = V16::multiply_add(V16::broadcast(kA), odd_a, V16::broadcast(kB) * odd_b);
+      y[2] = V16::multiply_add(V16::broadcast(kA * kA), sum_a, V16::broadcast(kB * kB) * sum_b);
+      y[3] = V16::multiply_add(V16::broadcast(kA * kA * kA), odd_a,
+                               V16::multiply_add(V16::broadcast(kB * kB * kB), odd_b, m5));
+    }
+  }
+};
+
+// The same for points 0, +-1 and infinity.
+struct FourPoints {
+  static constexpr uint32_t kPatch = 4;
+
+  static void to_points(const V16* d, size_t step, V16* t) {
+    const V16 d1 = d[step], d2 = d[2 * step];
+    t[0] = d2 - d[0];
+    t[1] = d1 + d2;
+    t[2] = d2 - d1;
+    t[3] = d[3 * step] - d1;
+  }
+
+  template <int kOut>
+  static void from_points(const V16* m, size_t step, V16* y) {
+    static_assert(kOut == 2);
+    const V16 m1 = m[step], m2 = m[2 * step];
+    y[0] = m[0] + (m1 + m2);
+    y[1] = (m1 - m2) + m[3 * step];
+  }
+};
 
 struct Patches {
   const OpView* view;
@@ -58,9 +79,9 @@ struct Patches {
   uint32_t down;    // lines of them in an image
   size_t first;     // of this chunk, counted over the batch
   size_t count;
-  float* points;  // [36][count][pitch], and kPanel between two points: no two in one set of a cache
+  float* points;  // [points][count][pitch], and kPanel between two points: no two in one set of a cache
   size_t pitch, point_stride;
-  float* sums;  // [36][count][panels of a group]
+  float* sums;  // [points][count][panels of a group]
   size_t sum_pitch, sum_stride;
 };
 
@@ -74,7 +95,9 @@ inline Corner corner_of(const Patches& p, size_t patch) {
   return {line / p.down, uint32_t(line % p.down) * p.side, uint32_t(patch % p.across) * p.side};
 }
 
+template <typename Points>
 void transform_input(const Patches& p, const Scratch& scratch) {
+  constexpr uint32_t kPatch = Points::kPatch, kPoints = kPatch * kPatch;
   const OpView& view = *p.view;
   const OpRecord& op = *view.record;
   for (size_t i = 0; i < p.count; ++i) {
@@ -96,12 +119,12 @@ void transform_input(const Patches& p, const Scratch& scratch) {
       for (uint32_t j = 0; j < kPoints; ++j) patch[j] = load_part(pixels[j] + c, op.in_channels - c);
       for (uint32_t w = 0; w < kPatch; ++w) {
         V16 column[kPatch];
-        to_points(patch + w, kPatch, column);
+        Points::to_points(patch + w, kPatch, column);
         for (uint32_t h = 0; h < kPatch; ++h) lines[h * kPatch + w] = column[h];
       }
       for (uint32_t h = 0; h < kPatch; ++h) {
         V16 line[kPatch];
-        to_points(lines + h * kPatch, 1, line);
+        Points::to_points(lines + h * kPatch, 1, line);
         for (uint32_t w = 0; w < kPatch; ++w) line[w].store(out + (h * kPatch + w) * p.point_stride);
       }
     }
@@ -145,10 +168,10 @@ inline void point_rows(size_t rows, const float* points, size_t pitch, const flo
   }
 }
 
-template <int kPanels>
+template <uint32_t kPoints, int kPanels>
 void point_group(const Patches& p, uint32_t panels, const float* weights) {
   if constexpr (kPanels > 1) {
-    if (panels < kPanels) return point_group<kPanels - 1>(p, panels, weights);
+    if (panels < kPanels) return point_group<kPoints, kPanels - 1>(p, panels, weights);
   }
   constexpr size_t kRows = Blocks::rows(kPanels);
   const size_t channels = p.view->record->in_channels, blocks = (p.count + kRows - 1) / kRows;
@@ -163,8 +186,9 @@ void point_group(const Patches& p, uint32_t panels, const float* weights) {
 }
 
 // `panel`: of the group whose sums are there; `column`: of the op.
-template <int kOut>
+template <typename Points, int kOut>
 void transform_output(const Patches& p, uint32_t panel, uint32_t column, uint32_t end) {
+  constexpr uint32_t kPatch = Points::kPatch;
   const OpView& view = *p.view;
   const OpRecord& op = *view.record;
   const V16 bias = V16::load(view.bias + column);
@@ -176,13 +200,13 @@ void transform_output(const Patches& p, uint32_t panel, uint32_t column, uint32_
     for (uint32_t w = 0; w < kPatch; ++w) {
       V16 points[kPatch], column_of[kOut];
       for (uint32_t h = 0; h < kPatch; ++h) points[h] = V16::load(in + (h * kPatch + w) * p.sum_stride);
-      from_points<kOut>(points, 1, column_of);
+      Points::template from_points<kOut>(points, 1, column_of);
       for (int h = 0; h < kOut; ++h) lines[h * kPatch + w] = column_of[h];
     }
     const uint32_t height = smaller(kOut, op.out_h - corner.y), width = smaller(kOut, op.out_w - corner.x);
     for (uint32_t h = 0; h < height; ++h) {
       V16 line[kOut];
-      from_points<kOut>(lines + h * kPatch, 1, line);
+      Points::template from_points<kOut>(lines + h * kPatch, 1, line);
       Element* out = static_cast<Element*>(view.out) + column +
                      ((corner.image * op.out_h + corner.y + h) * op.out_w + corner.x) * view.out_pitch;
       for (uint32_t w = 0; w < width; ++w, out += view.out_pitch) {
@@ -193,11 +217,14 @@ void transform_output(const Patches& p, uint32_t panel, uint32_t column, uint32_
   }
 }
 
-void winograd(const OpView& view, const Tile& tile, const Scratch& scratch) {
+// kOut: height and width of the outputs of a patch.
+template <typename Points, int kOut>
+void by_patches(const OpView& view, const Tile& tile, const Scratch& scratch) {
+  constexpr uint32_t kPoints = Points::kPatch * Points::kPatch;
   const OpRecord& op = *view.record;
   Patches p;
   p.view = &view;
-  p.side = kPatch + 1 - op.kernel_h;
+  p.side = kOut;
   p.across = (op.out_w + p.side - 1) / p.side;
   p.down = (op.out_h + p.side - 1) / p.side;
   p.pitch = (op.in_channels + kPanel - 1) / kPanel * kPanel;
@@ -218,22 +245,27 @@ void winograd(const OpView& view, const Tile& tile, const Scratch& scratch) {
     p.points = scratch.patches;
     p.point_stride = p.count * p.pitch + kPanel;
     p.sums = p.points + kPoints * p.point_stride;
-    transform_input(p, scratch);
+    transform_input<Points>(p, scratch);
     uint32_t panels = (tile.columns + kPanel - 1) / kPanel;
     for (uint32_t panel = tile.column / kPanel, group; panels > 0; panels -= group, panel += group) {
       group = Blocks::group(panels);
       p.sum_pitch = group * kPanel;
       p.sum_stride = p.count * p.sum_pitch + kPanel;
-      point_group<Blocks::kPanels>(
+      point_group<kPoints, Blocks::kPanels>(
           p, group,
           static_cast<const float*>(view.weights) + size_t(panel) * kPoints * op.in_channels * kPanel);
       for (uint32_t j = 0; j < group; ++j) {
-        const uint32_t column = (panel + j) * kPanel;
-        p.side == 4 ? transform_output<4>(p, j, column, end_column)
-                    : transform_output<2>(p, j, column, end_column);
+        transform_output<Points, kOut>(p, j, (panel + j) * kPanel, end_column);
       }
     }
   }
+}
+
+void winograd(const OpView& view, const Tile& tile, const Scratch& scratch) {
+  const OpRecord& op = *view.record;
+  if (op.flags & kSmallPatches) return by_patches<FourPoints, 2>(view, tile, scratch);
+  op.kernel_h == 3 ? by_patches<SixPoints, 4>(view, tile, scratch)
+                   : by_patches<SixPoints, 2>(view, tile, scratch);
 }
 
 }  // namespace

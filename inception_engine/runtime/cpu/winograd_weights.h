@@ -9,11 +9,11 @@ struct Lanes {
   double lane[kPanel];
 };
 
-// One dimension of G: kSize (3 or 5) values of a window, `step` apart, to six points. G is Toom's and Cook's: powers of each
+// One dimension of G: kSize (3 or 5) values of a window, `step` apart, to the points. G is Toom's and Cook's: powers of each
 // point, divided by its distances to the others.
 template <uint32_t kSize>
-inline void line_to_points(const Lanes* g, size_t step, Lanes* out, size_t out_step) {
-  constexpr double points[2] = {kA, kB};  // and their negatives, 0 and infinity
+inline void line_to_points(SixPoints, const Lanes* g, size_t step, Lanes* out) {
+  constexpr double points[2] = {SixPoints::kA, SixPoints::kB};  // and their negatives, 0 and infinity
   constexpr double a2 = points[0] * points[0], b2 = points[1] * points[1];
   constexpr double scales[2] = {1 / (2 * a2 * (a2 - b2)), 1 / (2 * b2 * (b2 - a2))};
   for (uint32_t i = 0; i < kPanel; ++i) {
@@ -23,23 +23,36 @@ inline void line_to_points(const Lanes* g, size_t step, Lanes* out, size_t out_s
       const double p = points[j], p2 = p * p;
       double even = value(0) + p2 * value(2), odd = p * value(1);
       if constexpr (kSize == 5) even += p2 * p2 * value(4), odd += p * p2 * value(3);
-      out[(1 + 2 * j) * out_step].lane[i] = (even + odd) * scales[j];
-      out[(2 + 2 * j) * out_step].lane[i] = (even - odd) * scales[j];
+      out[1 + 2 * j].lane[i] = (even + odd) * scales[j];
+      out[2 + 2 * j].lane[i] = (even - odd) * scales[j];
     }
-    out[5 * out_step].lane[i] = value(kSize - 1);
+    out[5].lane[i] = value(kSize - 1);
+  }
+}
+
+template <uint32_t kSize>
+inline void line_to_points(FourPoints, const Lanes* g, size_t step, Lanes* out) {
+  static_assert(kSize == 3);
+  for (uint32_t i = 0; i < kPanel; ++i) {
+    const double even = g[0].lane[i] + g[2 * step].lane[i], odd = g[step].lane[i];
+    out[0].lane[i] = -g[0].lane[i];
+    out[1].lane[i] = (even + odd) / 2;
+    out[2].lane[i] = (even - odd) / 2;
+    out[3].lane[i] = g[2 * step].lane[i];
   }
 }
 
 // The windows of one channel and 16 columns; values and points lie `stride` floats apart.
-template <uint32_t kSize>
+template <typename Points, uint32_t kSize>
 inline void window_to_points(const float* windows, size_t stride, float* out) {
-  Lanes window[kSize * kSize], lines[kPatch * kSize], points[kPatch];
+  constexpr uint32_t kPatch = Points::kPatch;
+  Lanes window[kSize * kSize], lines[kSize * kPatch], points[kPatch];
   for (uint32_t tap = 0; tap < kSize * kSize; ++tap) {
     for (uint32_t i = 0; i < kPanel; ++i) window[tap].lane[i] = double{windows[tap * stride + i]};
   }
-  for (uint32_t x = 0; x < kSize; ++x) line_to_points<kSize>(window + x, kSize, lines + x, kSize);
+  for (uint32_t x = 0; x < kSize; ++x) line_to_points<kSize>(Points{}, window + x, kSize, lines + x * kPatch);
   for (uint32_t y = 0; y < kPatch; ++y) {
-    line_to_points<kSize>(lines + y * kSize, 1, points, 1);
+    line_to_points<kSize>(Points{}, lines + y, kPatch, points);
     for (const Lanes& point : points) {
       for (uint32_t i = 0; i < kPanel; ++i) out[i] = static_cast<float>(point.lane[i]);
       out += stride;
@@ -47,12 +60,12 @@ inline void window_to_points(const float* windows, size_t stride, float* out) {
   }
 }
 
-void windows_to_points(const float* windows, uint32_t size, size_t channels, float* points) {
+void windows_to_points(const float* windows, uint32_t size, uint32_t patch, size_t channels, float* points) {
   const size_t stride = channels * kPanel;
-  for (size_t c = 0; c < stride; c += kPanel) {
-    size == 3 ? window_to_points<3>(windows + c, stride, points + c)
-              : window_to_points<5>(windows + c, stride, points + c);
-  }
+  const auto transform = patch == FourPoints::kPatch ? window_to_points<FourPoints, 3>
+                         : size == 3                 ? window_to_points<SixPoints, 3>
+                                                     : window_to_points<SixPoints, 5>;
+  for (size_t c = 0; c < stride; c += kPanel) transform(windows + c, stride, points + c);
 }
 
 }  // namespace
