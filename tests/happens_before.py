@@ -19,6 +19,7 @@ from tests.plans import (
     NONE,
     PANEL,
     SOFTMAX,
+    THEN_LRN,
     WINOGRAD,
     Program,
     Record,
@@ -86,6 +87,8 @@ class Accesses:
         begin = task.row
         end = min(begin + op.tile_rows, batch * op.out_h * op.out_w)
         column, column_end = task.column, min(task.column + op.tile_columns, op.out_padded)
+        if op.flags & THEN_LRN and (column, column_end) != (0, op.out_padded):
+            raise Hazard(f"op {task.op} reads again what other tasks write")
         reads = writes = 0
         if op.kind in (CONV, LRN, SOFTMAX):
             channel, channel_end = 0, op.in_channels

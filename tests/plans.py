@@ -21,7 +21,7 @@ METADATA, WEIGHTS, PROGRAM = 1, 2, 3
 CPU, CUDA = 1, 2
 FP32, FP16, BF16 = 1, 2, 3
 INPUT, CONV, MAX_POOL, AVERAGE_POOL, LRN, SOFTMAX = 1, 2, 3, 4, 5, 6
-RELU, COUNT_INCLUDE_PAD, WINOGRAD, SMALL_PATCHES = 1, 2, 4, 8
+RELU, COUNT_INCLUDE_PAD, WINOGRAD, SMALL_PATCHES, THEN_LRN = 1, 2, 4, 8, 16
 NO_WEIGHTS, PANEL_16 = 0, 1
 NETWORK, MODULE, LAYER = 1, 2, 3
 ELEMENT_BYTES = {FP32: 4, FP16: 2, BF16: 2}
@@ -209,6 +209,10 @@ def is_folded(program: Program, op: Record) -> bool:
     return op.kind == CONV and op.in_channels > program.buffers[op.in_buffer].pitch
 
 
+def has_lrn(op: Record) -> bool:
+    return bool(op.kind == LRN or op.flags & THEN_LRN)
+
+
 def tile_grid(op: Record, max_batch: int) -> list[tuple[int, int]]:
     """(row, column) of every tile of the op's output, column tiles of a tile row together."""
     rows = max_batch * op.out_h * op.out_w
@@ -319,7 +323,7 @@ class Builder:
         elif kind == INPUT:
             op.weight_bytes = 8 * op.in_channels
             program.weight_bytes = max(program.weight_bytes, op.weight_bytes)
-        elif kind == LRN:
+        if has_lrn(op):
             op.lrn_size, op.lrn_alpha, op.lrn_beta, op.lrn_k = 5, 1e-4, 0.75, 1.0
         if op.part_depth:
             rows = len(task_grid(op, header.max_batch)) * op.tile_rows

@@ -35,12 +35,14 @@ from tests.plans import (
     RELU,
     SMALL_PATCHES,
     SOFTMAX,
+    THEN_LRN,
     WINOGRAD,
     Program,
     Record,
     buffer_bytes,
     buffers_used,
     buffers_written,
+    has_lrn,
     is_folded,
     overlapping,
     part_count,
@@ -115,7 +117,8 @@ def _op(program: Program, op: Record) -> set[str]:
     found = set()
     if not _text(program, op.name, op.name_bytes) or not _text(program, op.module, op.module_bytes):
         found.add("IE_PLAN_TABLES")
-    flags = {CONV: RELU | WINOGRAD | SMALL_PATCHES, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
+    convolution = RELU | WINOGRAD | SMALL_PATCHES | THEN_LRN
+    flags = {CONV: convolution, MAX_POOL: THEN_LRN, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
     sizes = (op.in_channels, op.out_channels, op.out_padded, op.in_h, op.in_w, op.out_h, op.out_w)
     pads = (op.pad_top, op.pad_left, op.pad_bottom, op.pad_right)
     window = (op.kernel_h, op.kernel_w, op.stride_h, op.stride_w)
@@ -132,8 +135,6 @@ def _op(program: Program, op: Record) -> set[str]:
         or (op.kind != INPUT and op.in_buffer >= len(program.buffers))
         or (op.kind in (INPUT, LRN, SOFTMAX) and window != (1, 1, 1, 1))
         or (op.kind in (LRN, SOFTMAX) and any(pads))
-        or (op.kind == LRN and not 1 <= op.lrn_size < MAX_SIZE)
-        or (op.kind == LRN and not all(map(math.isfinite, (op.lrn_alpha, op.lrn_beta, op.lrn_k))))
     ):
         return found | {"IE_PLAN_VALUE"}
     if op.in_buffer == op.out_buffer:
@@ -141,11 +142,22 @@ def _op(program: Program, op: Record) -> set[str]:
     return (
         found
         | _geometry(program, op)
+        | _normalisation(program, op)
         | _patches(program, op)
         | _weights(program, op)
         | _alignment(program, op)
         | _parts(program, op)
     )
+
+
+def _normalisation(program: Program, op: Record) -> set[str]:
+    """LRN, by itself or behind an op; that on the CPU, not behind parts of K."""
+    if not has_lrn(op):
+        return set()
+    constants = op.lrn_alpha, op.lrn_beta, op.lrn_k
+    runs = op.kind == LRN or (program.header.target == CPU and not op.part_depth)
+    sound = 1 <= op.lrn_size < MAX_SIZE and all(map(math.isfinite, constants))
+    return set() if runs and sound else {"IE_PLAN_VALUE"}
 
 
 def _patches(program: Program, op: Record) -> set[str]:
@@ -253,7 +265,8 @@ def _alignment(program: Program, op: Record) -> set[str]:
     numbers: list[int] = []
     quarters: list[int] = []
     if op.tile_columns < op.out_padded:
-        numbers.append(op.tile_columns if op.kind in (CONV, MAX_POOL, AVERAGE_POOL) else 1)
+        independent = op.kind in (CONV, MAX_POOL, AVERAGE_POOL) and not has_lrn(op)
+        numbers.append(op.tile_columns if independent else 1)
     if program.header.target == CUDA and op.kind != INPUT:
         numbers += [op.out_channel, op.out_padded, program.buffers[op.out_buffer].pitch]
         numbers.append(op.in_channel)
@@ -275,8 +288,8 @@ def _work(program: Program, op: Record) -> int:
     """Multiply-adds, or what stands for them, of one run, in whole panels."""
     rows = program.buffers[op.out_buffer].rows * program.header.max_batch
     inner = _points(op) * (op.in_channels if op.kind == CONV else 1)
-    if op.kind == LRN:
-        inner = op.lrn_size
+    if has_lrn(op):
+        inner = (0 if op.kind == LRN else inner) + op.lrn_size
     return int(rows * -(-op.out_padded // PANEL) * PANEL * inner)
 
 

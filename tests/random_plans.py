@@ -26,6 +26,7 @@ from tests.plans import (
     PANEL,
     SMALL_PATCHES,
     SOFTMAX,
+    THEN_LRN,
     WINOGRAD,
     Builder,
     Program,
@@ -149,6 +150,9 @@ def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
             fields["part_depth"] = PANEL * rng.randint(max(1, steps // 6), steps - 1)
         if kind == CONV and rng.random() < 0.8:
             fields |= _winograd(build, fields, height, width, rng)
+        whole = columns == panels and not fields.get("part_depth") and not on_gpu
+        if kind in (CONV, MAX_POOL) and rng.random() < (0.25 if whole else 0.01):
+            fields["flags"] = THEN_LRN | fields.get("flags", 0)
         build.op(kind, source.buffer, buffer, in_h=source.height, in_w=source.width, **fields)
         values.append(_Value(buffer, begin, padded, height, width))
         begin += padded
@@ -472,6 +476,16 @@ def change_algorithm(program: Program, rng: random.Random) -> None:
         op.flags ^= rng.choice((WINOGRAD, WINOGRAD, WINOGRAD | SMALL_PATCHES, SMALL_PATCHES))
 
 
+def change_lrn(program: Program, rng: random.Random) -> None:
+    """An op gets an LRN behind it, or loses it; or the LRN of one gets another window."""
+    ops = [op for op in program.ops if op.kind in (CONV, MAX_POOL)]
+    if ops:
+        op = rng.choice([op for op in ops if op.flags & THEN_LRN] or ops)
+        op.lrn_size = 0 if rng.random() < 0.05 else rng.choice((1, 2, 5, 7))
+        if program.header.target == CPU or rng.random() < 0.2:
+            op.flags ^= rng.choice((THEN_LRN, 0))
+
+
 def join_launches(program: Program, rng: random.Random) -> None:
     if len(program.launches) > 1:
         first = rng.randrange(len(program.launches) - 1)
@@ -542,6 +556,8 @@ MUTATIONS: tuple[Callable[[Program, random.Random], None], ...] = (
     change_parts,
     change_parts,
     change_algorithm,
+    change_lrn,
+    change_lrn,
     exchange_parts,
 )
 

@@ -63,6 +63,7 @@ class OpFlag(IntFlag):
     COUNT_INCLUDE_PAD = 2
     WINOGRAD = 4
     SMALL_PATCHES = 8
+    THEN_LRN = 16
 
     @property
     def patch(self) -> int:

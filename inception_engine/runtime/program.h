@@ -20,6 +20,11 @@ struct Program {
   std::string strings;
 };
 
+// Whether an op normalises across channels, be it alone or behind what else it does.
+inline bool has_lrn(const OpRecord& op) {
+  return op.kind == uint32_t(OpKind::kLrn) || (op.flags & kThenLrn) != 0;
+}
+
 // How many parts K of an op has, and so tasks each of its tiles.
 inline uint64_t part_count(const OpRecord& op) {
   const uint64_t depth = uint64_t{op.kernel_h} * op.kernel_w * op.in_channels;

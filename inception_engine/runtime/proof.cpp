@@ -141,7 +141,8 @@ class Proof {
     require_op(text(op.name, op.name_bytes) && text(op.module, op.module_bytes), i, IE_PLAN_TABLES,
                "its name leaves the strings");
     require_op(op.kind >= 1 && op.kind <= 6, i, IE_PLAN_VALUE, "unknown kind");
-    const uint32_t flags = kind == OpKind::kConv          ? uint32_t{kRelu | kWinograd | kSmallPatches}
+    const uint32_t flags = kind == OpKind::kConv      ? uint32_t{kRelu | kWinograd | kSmallPatches | kThenLrn}
+                           : kind == OpKind::kMaxPool ? uint32_t{kThenLrn}
                            : kind == OpKind::kAveragePool ? uint32_t{kCountIncludePad}
                                                           : 0;
     require_op((op.flags & ~flags) == 0, i, IE_PLAN_VALUE, "a flag that its kind does not have");
@@ -219,10 +220,14 @@ class Proof {
                      std::max(op.pad_left, op.pad_right) < op.kernel_w,
                  i, IE_PLAN_GEOMETRY, "a window lies in the padding alone");
     }
-    if (kind == OpKind::kLrn) {
+    if (has_lrn(op)) {
       require_op(size(op.lrn_size), i, IE_PLAN_VALUE, "the window over channels is out of range");
       require_op(std::isfinite(op.lrn_alpha) && std::isfinite(op.lrn_beta) && std::isfinite(op.lrn_k), i,
                  IE_PLAN_VALUE, "a constant is not finite");
+    }
+    if (op.flags & kThenLrn) {
+      require_op(p_.header.target == uint32_t(Target::kCpu) && op.part_depth == 0, i, IE_PLAN_VALUE,
+                 "LRN behind an op on a target that lacks it, or behind parts");
     }
     require_op(!(op.flags & kSmallPatches) || (op.flags & kWinograd && op.kernel_h == 3), i, IE_PLAN_VALUE,
                "small patches that its algorithm or window does not have");
@@ -235,7 +240,8 @@ class Proof {
     // A patch makes at least one output.
     if (op.flags & kWinograd) inner = uint64_t{patch_size(op)} * patch_size(op);
     if (kind == OpKind::kConv) inner *= op.in_channels;
-    if (kind == OpKind::kLrn) inner = op.lrn_size;
+    if (kind == OpKind::kLrn) inner = 0;
+    if (has_lrn(op)) inner += op.lrn_size;
     // Below 2^31 rows times 2^24 columns; what is left of 64 bits is enough to see that it is too much.
     const uint64_t cells = buffer_rows(op.out_buffer) * (ceil_div(op.out_padded, kPanel) * kPanel);
     require_op(cells <= kMaxWork / inner, i, IE_PLAN_WORK, "takes unreasonable work");
@@ -346,7 +352,7 @@ class Proof {
   void alignment(uint32_t i) const {
     const OpRecord& op = p_.ops[i];
     const auto kind = static_cast<OpKind>(op.kind);
-    const bool whole = kind == OpKind::kLrn || kind == OpKind::kSoftmax || kind == OpKind::kInput;
+    const bool whole = has_lrn(op) || kind == OpKind::kSoftmax || kind == OpKind::kInput;
     require_op(op.tile_columns >= op.out_padded || (!whole && op.tile_columns % kPanel == 0), i,
                IE_PLAN_ALIGNMENT,
                whole ? "a tile must have all columns" : "a tile's columns are not whole panels");

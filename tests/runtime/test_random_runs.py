@@ -32,6 +32,7 @@ from tests.plans import (
     PANEL,
     RELU,
     SOFTMAX,
+    THEN_LRN,
     Builder,
     Program,
     Record,
@@ -57,13 +58,21 @@ def evaluate(program: Program, weights: np.ndarray, images: np.ndarray) -> list[
         begin, end = task.column, min(task.column + op.tile_columns, op.out_padded)
         for row in range(task.row, min(task.row + op.tile_rows, batch * op.out_h * op.out_w)):
             values = np.zeros(op.out_padded)
-            values[: op.out_channels] = _pixel(program, op, row, buffers, weights, images)
+            found = _pixel(program, op, row, buffers, weights, images)
+            values[: op.out_channels] = _normalised(op, found) if op.flags & THEN_LRN else found
             buffers[op.out_buffer][row, op.out_channel + begin : op.out_channel + end] = values[begin:end]
-    found = []
+    results = []
     for output in program.outputs:
         values = buffers[output.buffer][:, output.channel : output.channel + output.channels]
-        found.append(values.reshape(batch, output.height, output.width, -1).transpose(0, 3, 1, 2))
-    return found
+        results.append(values.reshape(batch, output.height, output.width, -1).transpose(0, 3, 1, 2))
+    return results
+
+
+def _normalised(op: Record, values: np.ndarray) -> np.ndarray:
+    below, above = op.lrn_size // 2, (op.lrn_size - 1) // 2
+    squares = np.pad(values**2, (below, above))
+    sums = np.convolve(squares, np.ones(op.lrn_size), "valid")
+    return values * (op.lrn_k + op.lrn_alpha / op.lrn_size * sums) ** -op.lrn_beta
 
 
 def _pixel(
@@ -82,11 +91,7 @@ def _pixel(
     source = buffers[op.in_buffer]
     channels = slice(op.in_channel, op.in_channel + op.in_channels)
     if op.kind == LRN:
-        values = source[row, channels]
-        below, above = op.lrn_size // 2, (op.lrn_size - 1) // 2
-        squares = np.pad(values**2, (below, above))
-        sums = np.convolve(squares, np.ones(op.lrn_size), "valid")
-        return values * (op.lrn_k + op.lrn_alpha / op.lrn_size * sums) ** -op.lrn_beta
+        return _normalised(op, source[row, channels])
     if op.kind == SOFTMAX:
         powers = np.exp(source[row, channels] - source[row, channels].max())
         return powers / powers.sum()

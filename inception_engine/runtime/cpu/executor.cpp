@@ -56,13 +56,14 @@ struct BoundProgram {
 
   bool is_bfloat16() const { return kernels == &kAmxKernels; }  // not float32
 
-  // Whether what an op writes must be rounded: what maximum pools choose from was rounded before, unless it is float32.
+  // Whether a buffer of half precision is float32 numbers, which must be rounded.
+  bool widens(uint32_t buffer) const {
+    return scale != 1 && program->buffers[buffer].dtype != uint32_t(Dtype::kFloat32);
+  }
+
+  // Whether what an op computes must be rounded: what maximum pools choose from was rounded before, unless it is float32.
   bool rounds(const OpRecord& op) const {
-    const auto is_float32 = [this](uint32_t buffer) {
-      return program->buffers[buffer].dtype == uint32_t(Dtype::kFloat32);
-    };
-    return scale != 1 && !is_float32(op.out_buffer) &&
-           (op.kind != uint32_t(OpKind::kMaxPool) || is_float32(op.in_buffer));
+    return widens(op.out_buffer) && (op.kind != uint32_t(OpKind::kMaxPool) || !widens(op.in_buffer));
   }
 };
 
@@ -228,13 +229,12 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
           patches = std::max(patches, 2 * size_t{patch_size(op)} * patch_size(op) *
                                           (size_t(op.in_channels) + kWidestGroup + kPanel));
         }
-      } else if (op.kind == uint32_t(OpKind::kLrn)) {
-        line = std::max(line, size_t(op.in_channels) + op.lrn_size + 2 * kPanel);
       } else if (op.kind == uint32_t(OpKind::kSoftmax)) {
         line = std::max<size_t>(line, op.in_channels);
       } else if (op.kind == uint32_t(OpKind::kMaxPool) || op.kind == uint32_t(OpKind::kAveragePool)) {
         line = std::max(line, size_t(std::min(op.in_w, kPoolPixels)) * kPoolColumns);
       }
+      if (has_lrn(op)) line = std::max(line, size_t(op.out_channels) + op.lrn_size + 2 * kPanel);
     }
   }
   const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
@@ -341,13 +341,21 @@ void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) 
   if (task.row >= rows) return;  // of an image that this batch does not have
   const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
                      std::min(op.tile_columns, op.out_padded - task.column)};
+  const Kernels& kernels = *current_->kernels;
+  const uint32_t dtype = current_->program->header.dtype;
   if (op.part_depth == 0) {
-    const Kernels& kernels = *current_->kernels;
     (op.flags & kWinograd ? kernels.winograd : kernels.by_kind[op.kind])(view, tile, scratch);
   } else if (!compute_part(task, view, tile)) {
     return;
   }
-  if (current_->rounds(op)) round(view, tile, current_->program->header.dtype);
+  if (current_->rounds(op)) round(view, tile, dtype);
+  if (op.flags & kThenLrn) {
+    OpView in_place = view;
+    in_place.in = view.out;
+    in_place.in_pitch = view.out_pitch;
+    kernels.by_kind[uint32_t(OpKind::kLrn)](in_place, tile, scratch);
+    if (current_->widens(op.out_buffer)) round(view, tile, dtype);
+  }
 }
 
 // Takes tasks by ticket until the program is done. The lowest unfinished task is always held by a worker and

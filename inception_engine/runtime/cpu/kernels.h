@@ -72,7 +72,7 @@ struct Scratch {
   Bfloat16* gathered;
   size_t gathered_pitch;
   AmxRows* amx_rows;
-  // LRN: channels + size + 2 * kPanel; softmax: channels; pools: min(in_w, kPoolPixels) * kPoolColumns.
+  // LRN: out_channels + size + 2 * kPanel; softmax: channels; pools: min(in_w, kPoolPixels) * kPoolColumns.
   float* line;
   const void* zeros;      // a pixel outside the image: in_channels float32 of any convolution
   const ie_input* input;  // of this run

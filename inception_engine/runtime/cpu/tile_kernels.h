@@ -134,10 +134,11 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
 
 // ---- Across channels: one tile holds all columns.
 
-// out = in * (k + alpha / size * sum of squares in the window) ^ -beta
+// out = in * (k + alpha / size * sum of squares in the window) ^ -beta. In place, too: of a row all squares are taken
+// before it is written, and each panel is read before it is.
 void lrn(const OpView& view, const Tile& tile, const Scratch& scratch) {
   const OpRecord& op = *view.record;
-  const uint32_t channels = op.in_channels, before = op.lrn_size / 2;
+  const uint32_t channels = op.out_channels, before = op.lrn_size / 2;
   const V16 k = V16::broadcast(op.lrn_k), alpha = V16::broadcast(op.lrn_alpha / float(op.lrn_size));
   float* squares = scratch.line;  // `before` zeros, the channels, zeros
   memset(squares, 0, (channels + op.lrn_size + kPanel) * sizeof(float));

@@ -131,11 +131,12 @@ void mend(uint8_t* data, size_t bytes) {
 double work(const Program& program) {
   double sum = 0;
   for (const OpRecord& op : program.ops) {
-    double each = double(program.header.max_batch) * op.out_h * op.out_w * (double(op.out_padded) + kPanel);
-    each *= double(op.kernel_h) * op.kernel_w;
-    if (op.kind == uint32_t(OpKind::kConv)) each *= op.in_channels;
-    if (op.kind == uint32_t(OpKind::kLrn)) each *= op.lrn_size;
-    sum += each;
+    const double each =
+        double(program.header.max_batch) * op.out_h * op.out_w * (double(op.out_padded) + kPanel);
+    double inner = double(op.kernel_h) * op.kernel_w;
+    if (op.kind == uint32_t(OpKind::kConv)) inner *= op.in_channels;
+    if (has_lrn(op)) inner += op.lrn_size;
+    sum += each * inner;
   }
   return sum;
 }
