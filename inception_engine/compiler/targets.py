@@ -27,6 +27,8 @@ class Target:
     into ``bands`` bands. Columns: the most that compute at most ``waste`` more than the fewest possible, and that cut
     the op into ``tasks_per_op`` tiles. Where no side does, the smallest.
 
+    ``fuse_lrn``: whether an LRN becomes part of the convolution or maximum pool before it where it can.
+
     ``part_tasks``: K of a product is cut into parts, each a task of its own, as long as the op has no more tasks than
     that; 0: never. From ``least_depth`` elements of K on, into ``most_parts`` at most, multiples of ``part_align``.
 
@@ -61,6 +63,7 @@ class Target:
     winograd_channels: int = 0
     winograd_patches: int = 0
     small_patches: int = 0
+    fuse_lrn: bool = False
     part_tasks: int = 0
     least_depth: int = 0
     most_parts: int = MAX_PARTS
@@ -135,6 +138,7 @@ CPU = Target(
     tile_columns=64,
     tasks_per_op=8,
     image_lines=8,
+    fuse_lrn=True,
     launch=LaunchMode.NETWORK,
     delay=1,
 )

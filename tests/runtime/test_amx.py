@@ -39,6 +39,7 @@ Outputs = dict[str, np.ndarray]
 def test_an_imitation(tmp_path: Path) -> None:
     """This file, and the tests of bfloat16 elsewhere, with a library that takes this machine for one with AMX."""
     files = [__file__, "tests/test_parity.py", "tests/runtime/test_random_runs.py"]
+    files.append("tests/compiler/test_fuse.py")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     command += ["-k", "(amx or bfloat16) and not imitation"]
     environment = os.environ | {binding.LIBRARY_VARIABLE: str(build_library(tmp_path))}
