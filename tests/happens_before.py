@@ -28,6 +28,7 @@ from tests.plans import (
     part_count,
     patch_side,
     patch_size,
+    taps,
     task_grid,
     tile_grid,
 )
@@ -199,7 +200,7 @@ def check_weights(program: Program) -> None:
     for index, op in enumerate(program.ops):
         if op.kind == CONV:
             panels = -(-op.out_padded // PANEL)
-            elements = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL
+            elements = panels * taps(op) * op.in_channels * PANEL
             weights = elements * ELEMENT_BYTES[program.header.dtype]
             biases = op.bias_offset + -(-op.out_channels // PANEL) * PANEL * 4
         elif op.kind == INPUT:

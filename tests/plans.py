@@ -21,7 +21,7 @@ METADATA, WEIGHTS, PROGRAM = 1, 2, 3
 CPU, CUDA = 1, 2
 FP32, FP16, BF16 = 1, 2, 3
 INPUT, CONV, MAX_POOL, AVERAGE_POOL, LRN, SOFTMAX = 1, 2, 3, 4, 5, 6
-RELU, COUNT_INCLUDE_PAD, WINOGRAD, SMALL_PATCHES, THEN_LRN = 1, 2, 4, 8, 16
+RELU, COUNT_INCLUDE_PAD, WINOGRAD, SMALL_PATCHES, THEN_LRN, MAX_POOL_FIRST = 1, 2, 4, 8, 16, 32
 NO_WEIGHTS, PANEL_16 = 0, 1
 NETWORK, MODULE, LAYER = 1, 2, 3
 ELEMENT_BYTES = {FP32: 4, FP16: 2, BF16: 2}
@@ -260,10 +260,15 @@ def patch_side(op: Record) -> int:
     return int(patch_size(op) + 1 - op.kernel_h)
 
 
+def taps(op: Record) -> int:
+    """Of a convolution's weights: one behind a pool."""
+    return 1 if op.flags & MAX_POOL_FIRST else int(op.kernel_h * op.kernel_w)
+
+
 def window_bytes(program: Program, op: Record) -> int:
     """Bytes of a convolution's weights, PANEL_16."""
     panels = -(-op.out_padded // PANEL)
-    elements = panels * op.kernel_h * op.kernel_w * op.in_channels * PANEL
+    elements = panels * taps(op) * op.in_channels * PANEL
     return int(elements * ELEMENT_BYTES[program.header.dtype])
 
 

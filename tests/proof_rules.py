@@ -26,6 +26,7 @@ from tests.plans import (
     LAYER,
     LRN,
     MAX_POOL,
+    MAX_POOL_FIRST,
     MODULE,
     NETWORK,
     NO_WEIGHTS,
@@ -48,6 +49,7 @@ from tests.plans import (
     part_count,
     patch_side,
     patch_size,
+    taps,
     task_grid,
     tile_grid,
 )
@@ -117,7 +119,7 @@ def _op(program: Program, op: Record) -> set[str]:
     found = set()
     if not _text(program, op.name, op.name_bytes) or not _text(program, op.module, op.module_bytes):
         found.add("IE_PLAN_TABLES")
-    convolution = RELU | WINOGRAD | SMALL_PATCHES | THEN_LRN
+    convolution = RELU | WINOGRAD | SMALL_PATCHES | THEN_LRN | MAX_POOL_FIRST
     flags = {CONV: convolution, MAX_POOL: THEN_LRN, AVERAGE_POOL: COUNT_INCLUDE_PAD}.get(op.kind, 0)
     sizes = (op.in_channels, op.out_channels, op.out_padded, op.in_h, op.in_w, op.out_h, op.out_w)
     pads = (op.pad_top, op.pad_left, op.pad_bottom, op.pad_right)
@@ -143,6 +145,7 @@ def _op(program: Program, op: Record) -> set[str]:
         found
         | _geometry(program, op)
         | _normalisation(program, op)
+        | _pool_first(program, op)
         | _patches(program, op)
         | _weights(program, op)
         | _alignment(program, op)
@@ -158,6 +161,12 @@ def _normalisation(program: Program, op: Record) -> set[str]:
     runs = op.kind == LRN or (program.header.target == CPU and not op.part_depth)
     sound = 1 <= op.lrn_size < MAX_SIZE and all(map(math.isfinite, constants))
     return set() if runs and sound else {"IE_PLAN_VALUE"}
+
+
+def _pool_first(program: Program, op: Record) -> set[str]:
+    """A pool in front of a convolution: on the CPU, of whole products by no algorithm, not of folded images."""
+    cannot = program.header.target != CPU or op.part_depth or op.flags & WINOGRAD or is_folded(program, op)
+    return {"IE_PLAN_VALUE"} if op.flags & MAX_POOL_FIRST and cannot else set()
 
 
 def _patches(program: Program, op: Record) -> set[str]:
@@ -229,7 +238,7 @@ def _geometry(program: Program, op: Record) -> set[str]:
             found.add("IE_PLAN_BOUNDS")
     if op.kind != CONV:
         fits &= op.in_channels == op.out_channels
-    if op.kind in (MAX_POOL, AVERAGE_POOL):
+    if op.kind in (MAX_POOL, AVERAGE_POOL) or op.flags & MAX_POOL_FIRST:
         fits &= max(op.pad_top, op.pad_bottom) < op.kernel_h
         fits &= max(op.pad_left, op.pad_right) < op.kernel_w
     return found if fits else found | {"IE_PLAN_GEOMETRY"}
@@ -245,7 +254,7 @@ def _weights(program: Program, op: Record) -> set[str]:
     else:
         offsets.append(op.bias_offset)
         columns = -(-op.out_channels // PANEL) * PANEL
-        window = op.kernel_h * op.kernel_w * op.in_channels
+        window = taps(op) * op.in_channels
         if window > MAX_ROWS:
             return {"IE_PLAN_LIMIT"}
         size = columns * window * ELEMENT_BYTES[program.header.dtype]

@@ -21,6 +21,7 @@ from tests.plans import (
     LAUNCH,
     LRN,
     MAX_POOL,
+    MAX_POOL_FIRST,
     NETWORK,
     NONE,
     PANEL,
@@ -150,6 +151,11 @@ def _stage(build: Builder, source: _Value, rng: random.Random) -> list[_Value]:
             fields["part_depth"] = PANEL * rng.randint(max(1, steps // 6), steps - 1)
         if kind == CONV and rng.random() < 0.8:
             fields |= _winograd(build, fields, height, width, rng)
+        if kind == CONV and rng.random() < 0.15 and (not on_gpu or rng.random() < 0.05):
+            cannot = fields.get("part_depth") or fields.get("flags", 0) & WINOGRAD
+            fields["flags"] = fields.get("flags", 0) | (
+                0 if cannot and rng.random() < 0.95 else MAX_POOL_FIRST
+            )
         whole = columns == panels and not fields.get("part_depth") and not on_gpu
         if kind in (CONV, MAX_POOL) and rng.random() < (0.25 if whole else 0.01):
             fields["flags"] = THEN_LRN | fields.get("flags", 0)
@@ -473,6 +479,10 @@ def change_algorithm(program: Program, rng: random.Random) -> None:
     convolutions = [op for op in program.ops if op.kind == CONV]
     if convolutions:
         op = rng.choice([op for op in convolutions if op.kernel_h in (3, 5)] or convolutions)
+        if rng.random() < 0.2:
+            op.flags ^= MAX_POOL_FIRST
+            op.weight_bytes = window_bytes(program, op)
+            return
         op.flags ^= rng.choice((WINOGRAD, WINOGRAD, WINOGRAD | SMALL_PATCHES, SMALL_PATCHES))
 
 

@@ -2,7 +2,7 @@
 
 lower      layers become ops on buffers; fusion is a choice of where each layer writes
 targets    what is known of a machine: tile sizes, alignment, launches
-fuse       an LRN becomes part of the op before it
+fuse       an LRN becomes part of the op before it, a pool part of the convolution behind it
 schedule   ops become tasks with counters; arena  where buffers live
 pack       weights in the order in which kernels read them
 plan       the result and its file

@@ -1,4 +1,4 @@
-"""Ops that become part of the op before them, when tiles are known."""
+"""Ops that become part of another, when tiles are known, so that what lies between them need not leave a cache."""
 
 from __future__ import annotations
 
@@ -25,20 +25,53 @@ def fuse_lrn(lowered: Lowered) -> list[Buffer]:
     return gone
 
 
+def fuse_pools(lowered: Lowered) -> list[Buffer]:
+    """Each maximum pool of stride 1 whose output a 1x1 convolution alone reads is computed by that op, tile by tile,
+    and the buffer between them is not needed. Only where tiles have all columns as it is: two beside each other would
+    both pool all channels, which takes longer than the two ops. What a larger stride reads is larger than the buffer
+    that is saved, and would be needed for one step more. Returns the buffers that are gone.
+    """
+    gone = []
+    for conv in [op for op in lowered.ops if op.kind == OpKind.CONV]:
+        window = conv.kernel, conv.stride, conv.pads
+        whole = conv.tile[1] >= conv.target.padded and not conv.part_depth
+        if window != ((1, 1), (1, 1), (0, 0, 0, 0)) or not whole:
+            continue
+        pool = _only_writer(lowered, conv)
+        if pool is None or pool.kind != OpKind.MAX_POOL or pool.stride != (1, 1) or pool.flags:
+            continue
+        if pool.in_channels != conv.in_channels:
+            continue
+        gone.append(pool.target.buffer)
+        conv.name = f"{pool.name} + {conv.name}"
+        conv.flags |= OpFlag.MAX_POOL_FIRST
+        conv.source, conv.in_size = pool.source, pool.in_size
+        conv.kernel, conv.stride, conv.pads = pool.kernel, pool.stride, pool.pads
+        lowered.ops.remove(pool)
+        lowered.buffers.remove(gone[-1])
+    return gone
+
+
 def _producer(lowered: Lowered, lrn: Op) -> Op | None:
     """The op that an LRN can be part of."""
-    assert lrn.source is not None
-    buffer = lrn.source.buffer
-    writers = [op for op in lowered.ops if op.target.buffer is buffer]
-    readers = [op for op in lowered.ops if op.source is not None and op.source.buffer is buffer]
-    producer = writers[0]
+    producer = _only_writer(lowered, lrn)
     fits = (
-        len(writers) == len(readers) == 1
+        producer is not None
         and producer.kind in (OpKind.CONV, OpKind.MAX_POOL)
-        and producer.target == lrn.source
         and producer.tile[1] >= producer.target.padded
         and not producer.part_depth
         and producer.lrn is None
-        and all(view.buffer is not buffer for view in lowered.outputs.values())
     )
     return producer if fits else None
+
+
+def _only_writer(lowered: Lowered, reader: Op) -> Op | None:
+    """The op that alone writes what ``reader`` reads, all of it, if nobody else reads that."""
+    if reader.source is None:
+        return None
+    buffer = reader.source.buffer
+    writers = [op for op in lowered.ops if op.target.buffer is buffer]
+    readers = [op for op in lowered.ops if op.source is not None and op.source.buffer is buffer]
+    alone = len(writers) == len(readers) == 1 and writers[0].target == reader.source
+    kept = any(view.buffer is buffer for view in lowered.outputs.values())
+    return writers[0] if alone and not kept else None

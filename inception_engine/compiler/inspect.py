@@ -62,7 +62,8 @@ def executed_macs(program: Program, op: np.void) -> int:
     batch = int(header["max_batch"])
     rows = int(op["out_h"]) * int(op["out_w"]) * batch
     columns = int(op["out_channels"])
-    depth = int(op["kernel_h"]) * int(op["kernel_w"]) * int(op["in_channels"])
+    taps = 1 if op["flags"] & OpFlag.MAX_POOL_FIRST else int(op["kernel_h"]) * int(op["kernel_w"])
+    depth = taps * int(op["in_channels"])
     if header["target"] == TargetKind.CPU:
         columns = _round_up(columns, PANEL)
         if op["flags"] & OpFlag.WINOGRAD:

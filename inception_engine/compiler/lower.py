@@ -116,8 +116,9 @@ class Op:
 
     @property
     def depth(self) -> int:
-        """K of a convolution: elements of a window."""
-        return self.kernel[0] * self.kernel[1] * self.in_channels
+        """K of a convolution: elements of a window, or of what a pool makes of it."""
+        taps = 1 if self.flags & OpFlag.MAX_POOL_FIRST else self.kernel[0] * self.kernel[1]
+        return taps * self.in_channels
 
     @property
     def part_count(self) -> int:

@@ -64,6 +64,7 @@ class OpFlag(IntFlag):
     WINOGRAD = 4
     SMALL_PATCHES = 8
     THEN_LRN = 16
+    MAX_POOL_FIRST = 32
 
     @property
     def patch(self) -> int:

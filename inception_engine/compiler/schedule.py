@@ -13,7 +13,7 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from inception_engine.compiler.arena import Lifetime, place
-from inception_engine.compiler.fuse import fuse_lrn
+from inception_engine.compiler.fuse import fuse_lrn, fuse_pools
 from inception_engine.compiler.lower import Buffer, CompileError, Lowered, Op
 from inception_engine.compiler.plan import (
     MAX_ARENA_BYTES,
@@ -89,9 +89,10 @@ class _Scheduler:
                     op.flags |= winograd
             if op.kind == OpKind.CONV and op.in_channels % PANEL == 0:
                 op.part_depth = target.part_depth(op.depth, op.tile_count(batch))
-        if target.fuse_lrn:
-            for buffer in fuse_lrn(lowered):
-                del self.tile_rows[buffer]
+        gone = fuse_lrn(lowered) if target.fuse_lrn else []
+        gone += fuse_pools(lowered) if target.fuse_pools else []
+        for buffer in gone:
+            del self.tile_rows[buffer]
         self._cut_into_parts()
         self._check_limits()
         steps = _steps(lowered.ops)

@@ -27,7 +27,8 @@ class Target:
     into ``bands`` bands. Columns: the most that compute at most ``waste`` more than the fewest possible, and that cut
     the op into ``tasks_per_op`` tiles. Where no side does, the smallest.
 
-    ``fuse_lrn``: whether an LRN becomes part of the convolution or maximum pool before it where it can.
+    ``fuse_lrn``: whether an LRN becomes part of the convolution or maximum pool before it where it can. ``fuse_pools``:
+    whether a maximum pool becomes part of the convolution behind it where it can.
 
     ``part_tasks``: K of a product is cut into parts, each a task of its own, as long as the op has no more tasks than
     that; 0: never. From ``least_depth`` elements of K on, into ``most_parts`` at most, multiples of ``part_align``.
@@ -64,6 +65,7 @@ class Target:
     winograd_patches: int = 0
     small_patches: int = 0
     fuse_lrn: bool = False
+    fuse_pools: bool = False
     part_tasks: int = 0
     least_depth: int = 0
     most_parts: int = MAX_PARTS
@@ -139,6 +141,7 @@ CPU = Target(
     tasks_per_op=8,
     image_lines=8,
     fuse_lrn=True,
+    fuse_pools=True,
     launch=LaunchMode.NETWORK,
     delay=1,
 )

@@ -42,6 +42,8 @@
 //     MAX_POOL, AVERAGE_POOL: per channel. LRN and SOFTMAX: across channels, so one tile has all columns.
 //     A CONV or a MAX_POOL flagged THEN_LRN, in programs for the CPU, is an LRN op, too, over its `out_channels`: what it has stored of a
 //     tile, in the dtype of its buffer, is normalised in place. One tile has all columns, and K is whole.
+//     A CONV flagged MAX_POOL_FIRST, in programs for the CPU, has the window of a maximum pool; what that makes of `in_channels` is
+//     multiplied with the weights of one tap. It is not flagged WINOGRAD, not folded, and K is whole.
 //     INPUT: reads the caller's image, float32 NCHW as it is or uint8 NHWC times scale plus shift (2 *
 //     in_channels floats at weight_offset: scales, then shifts); out_w = pad_left + in_w + pad_right.
 // 11. A task computes one tile of one op, or, as a JOIN, nothing. Before its first access it waits until
@@ -79,7 +81,14 @@ enum class OpKind : uint32_t {
 };
 enum class Packing : uint32_t { kNoWeights = 0, kPanel16 = 1 };
 enum class LaunchMode : uint32_t { kNetwork = 1, kModule = 2, kLayer = 3 };
-enum OpFlag : uint32_t { kRelu = 1, kCountIncludePad = 2, kWinograd = 4, kSmallPatches = 8, kThenLrn = 16 };
+enum OpFlag : uint32_t {
+  kRelu = 1,
+  kCountIncludePad = 2,
+  kWinograd = 4,
+  kSmallPatches = 8,
+  kThenLrn = 16,
+  kMaxPoolFirst = 32
+};
 
 struct FileHeader {
   char magic[8];

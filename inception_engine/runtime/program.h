@@ -25,6 +25,17 @@ inline bool has_lrn(const OpRecord& op) {
   return op.kind == uint32_t(OpKind::kLrn) || (op.flags & kThenLrn) != 0;
 }
 
+// Whether an op pools, be it alone or in front of what else it does.
+inline bool has_pool(const OpRecord& op) {
+  return op.kind == uint32_t(OpKind::kMaxPool) || op.kind == uint32_t(OpKind::kAveragePool) ||
+         (op.flags & kMaxPoolFirst) != 0;
+}
+
+// Pixels that a convolution multiplies with weights for one output: those of its window, or what a pool makes of them.
+inline uint32_t taps(const OpRecord& op) {
+  return op.flags & kMaxPoolFirst ? 1 : op.kernel_h * op.kernel_w;  // at most 2^20
+}
+
 // How many parts K of an op has, and so tasks each of its tiles.
 inline uint64_t part_count(const OpRecord& op) {
   const uint64_t depth = uint64_t{op.kernel_h} * op.kernel_w * op.in_channels;

@@ -141,8 +141,9 @@ class Proof {
     require_op(text(op.name, op.name_bytes) && text(op.module, op.module_bytes), i, IE_PLAN_TABLES,
                "its name leaves the strings");
     require_op(op.kind >= 1 && op.kind <= 6, i, IE_PLAN_VALUE, "unknown kind");
-    const uint32_t flags = kind == OpKind::kConv      ? uint32_t{kRelu | kWinograd | kSmallPatches | kThenLrn}
-                           : kind == OpKind::kMaxPool ? uint32_t{kThenLrn}
+    const uint32_t flags = kind == OpKind::kConv
+                               ? uint32_t{kRelu | kWinograd | kSmallPatches | kThenLrn | kMaxPoolFirst}
+                           : kind == OpKind::kMaxPool     ? uint32_t{kThenLrn}
                            : kind == OpKind::kAveragePool ? uint32_t{kCountIncludePad}
                                                           : 0;
     require_op((op.flags & ~flags) == 0, i, IE_PLAN_VALUE, "a flag that its kind does not have");
@@ -214,8 +215,10 @@ class Proof {
                    IE_PLAN_GEOMETRY, "input and output differ in size");
       }
     }
-    if (kind == OpKind::kMaxPool || kind == OpKind::kAveragePool) {
-      require_op(op.in_channels == op.out_channels, i, IE_PLAN_GEOMETRY, "a pool changes the channels");
+    const bool pool = kind == OpKind::kMaxPool || kind == OpKind::kAveragePool;
+    require_op(!pool || op.in_channels == op.out_channels, i, IE_PLAN_GEOMETRY,
+               "a pool changes the channels");
+    if (pool || op.flags & kMaxPoolFirst) {
       require_op(std::max(op.pad_top, op.pad_bottom) < op.kernel_h &&
                      std::max(op.pad_left, op.pad_right) < op.kernel_w,
                  i, IE_PLAN_GEOMETRY, "a window lies in the padding alone");
@@ -231,6 +234,11 @@ class Proof {
     }
     require_op(!(op.flags & kSmallPatches) || (op.flags & kWinograd && op.kernel_h == 3), i, IE_PLAN_VALUE,
                "small patches that its algorithm or window does not have");
+    if (op.flags & kMaxPoolFirst) {
+      require_op(p_.header.target == uint32_t(Target::kCpu) && op.part_depth == 0 &&
+                     !(op.flags & kWinograd) && op.in_channels <= p_.buffers[op.in_buffer].pitch,
+                 i, IE_PLAN_VALUE, "a pool in front of a convolution that cannot have one");
+    }
     if (op.flags & kWinograd) patches(i);
     weights(i);
     alignment(i);
@@ -329,7 +337,7 @@ class Proof {
   void weights(uint32_t i) const {
     const OpRecord& op = p_.ops[i];
     if (static_cast<OpKind>(op.kind) == OpKind::kConv) {
-      const uint64_t taps = uint64_t{op.kernel_h} * op.kernel_w;  // at most 2^20, times 2^24 channels
+      const uint64_t taps = ie::taps(op);  // at most 2^20, times 2^24 channels
       require_op(taps * op.in_channels <= kMaxRows, i, IE_PLAN_LIMIT, "the window holds too many elements");
       const uint64_t columns = ceil_div(op.out_channels, kPanel) * kPanel;
       require_op(op.weight_bytes == columns * taps * op.in_channels * element_bytes(p_.header.dtype), i,

@@ -130,7 +130,7 @@ thread_local int MatrixUnit::pairs = 0;
 
 namespace ie::cpu {
 
-const Kernels kAmxKernels = kernels_with(conv, conv, nullptr);
+const Kernels kAmxKernels = kernels_with<conv>(conv, nullptr);
 
 ie_isa best_isa() { return IE_ISA_AMX; }
 

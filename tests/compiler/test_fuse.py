@@ -1,4 +1,4 @@
-"""Which LRN layers become part of the op before them, and that they compute the same bits there."""
+"""Which LRN layers and pools become part of another op, and that they compute the same bits there."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def pool(name: str, source: str) -> MaxPool:
     return MaxPool(name=name, inputs=(source,), kernel=(3, 3), stride=(2, 2), pads=(0, 1, 1, 0))
 
 
+def same(name: str, source: str) -> MaxPool:
+    return MaxPool(name=name, inputs=(source,), kernel=(3, 3), stride=(1, 1), pads=(1, 1, 1, 1))
+
+
 def lrn(name: str, source: str, **fields: Any) -> LRN:
     """Strong, so that dropping it, or taking other channels, shows."""
     return LRN(name=name, inputs=(source,), **({"alpha": 1.0} | fields))
@@ -61,8 +65,14 @@ def program(net: Network, **options: Any) -> Program:
 
 
 def fused(made: Program) -> list[str]:
+    """Ops that have an LRN behind them."""
     assert all((op["lrn_size"] != 0) == _has_lrn(op) for op in made.ops)
     return [made.text(op) for op in made.ops if op["flags"] & OpFlag.THEN_LRN]
+
+
+def pooled(made: Program) -> list[str]:
+    """Convolutions that have a pool in front of them."""
+    return [made.text(op) for op in made.ops if op["flags"] & OpFlag.MAX_POOL_FIRST]
 
 
 def _has_lrn(op: np.void) -> bool:
@@ -78,12 +88,16 @@ def test_googlenet(batch: int, dtype: str) -> None:
     assert OpKind.LRN not in made.ops["kind"]
     assert fused(program(net, max_batch=batch, dtype=dtype, keep_all=True)) == []
     assert fused(program(ie.googlenet(width=0.5, norm="none"))) == []
+    modules = ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+    assert pooled(made) == [f"{name}/pool + {name}/pool_proj" for name in modules]
+    assert (made.ops["kind"] == OpKind.MAX_POOL).sum() == 4
+    assert pooled(program(net, max_batch=batch, dtype=dtype, keep_all=True)) == []
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 def test_gpus_run_them_by_themselves(dtype: str) -> None:
     made = program(ie.googlenet(width=0.5), targets="cuda", dtype=dtype)
-    assert fused(made) == []
+    assert fused(made) == pooled(made) == []
     assert (made.ops["kind"] == OpKind.LRN).sum() == 2
 
 
@@ -92,14 +106,16 @@ def test_the_budget_counts_each_layer_once() -> None:
     document = report(ie.compile(net))
     apart = report(ie.compile(net, targets=(_apart("fp32"),)))
     assert document["macs"] == apart["macs"]
-    (both,) = (layer for layer in document["layers"] if layer["name"] == "conv2 + norm2")
-    (alone,) = (layer for layer in apart["layers"] if layer["name"] == "conv2")
-    assert both | {"name": "conv2"} == alone  # what is between the layers is not moved
+    layers = {layer["name"]: layer for layer in document["layers"]}
+    alone = {layer["name"]: layer for layer in apart["layers"]}
+    # What is between the layers is not moved.
+    assert layers["conv2 + norm2"] | {"name": "conv2"} == alone["conv2"]
+    assert layers["4a/pool + 4a/pool_proj"] | {"name": "4a/pool_proj"} == alone["4a/pool_proj"]
     assert document["activation_bytes"] < apart["activation_bytes"]
 
 
 def _apart(dtype: str) -> targets.Target:
-    return dataclasses.replace(targets.target_for("cpu", 1, dtype), fuse_lrn=False)
+    return dataclasses.replace(targets.target_for("cpu", 1, dtype), fuse_lrn=False, fuse_pools=False)
 
 
 # Odd columns, padding in a slice of a concatenation, windows of even size and wider than the channels, any power.
@@ -112,6 +128,17 @@ NETWORKS = {
         lrn("b", "pool", size=4, beta=0.5, k=2.0),
         conv("last", "b", (21, 33), relu=False),
         lrn("c", "last", size=41),
+    ),
+    "pools": network(
+        conv("stem", INPUT, (3, 21), relu=False),
+        same("same", "stem"),
+        conv("one", "same", (21, 40), kernel=1),
+        lrn("normal", "one"),
+        MaxPool(name="less", inputs=("normal",), kernel=(2, 3), stride=(1, 1), pads=(0, 2, 1, 0)),
+        conv("two", "less", (40, 7), kernel=1, relu=True),
+        MaxPool(name="wide", inputs=("two",), kernel=(5, 7), stride=(1, 1)),
+        conv("three", "wide", (7, 60), kernel=1, relu=False),
+        size=(3, 23, 70),
     ),
     "slices": network(
         pool("one", INPUT),
@@ -134,6 +161,8 @@ def test_the_same_bits_as_two_ops(name: str, dtype: str) -> None:
     apart = ie.compile(net, max_batch=4, dtype=dtype, targets=(_apart(dtype),))
     expected_count = sum(isinstance(layer, LRN) for layer in net.layers)
     assert len(fused(together.programs[0])) == expected_count and fused(apart.programs[0]) == []
+    pools = {"googlenet": 9, "pools": 3}.get(name, 0)
+    assert len(pooled(together.programs[0])) == pools and pooled(apart.programs[0]) == []
     for isa in binding.ISAS[1 : binding.library().ie_cpu_isa() + 1]:
         results = []
         for plan in (together, apart):
@@ -193,3 +222,33 @@ def test_parts_of_k_stay_alone() -> None:
     made = program(net, targets=(target,))
     assert (made.ops["part_depth"] > 0).any() and fused(made) == []
     assert fused(program(net)) == ["b + c"]
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (same("a", INPUT), conv("b", "a", (3, 16), kernel=1), conv("c", "a", (3, 16), kernel=1),
+         Concat(name="d", inputs=("b", "c"))),
+        (same("a", INPUT), conv("b", "a", (3, 16))),
+        (same("a", INPUT), conv("b", "a", (3, 16), kernel=1, stride=(2, 2))),
+        (pool("a", INPUT), conv("b", "a", (3, 16), kernel=1)),
+        (AveragePool(name="a", inputs=(INPUT,), kernel=(2, 2), stride=(1, 1)), conv("b", "a", (3, 16), kernel=1)),
+        (same("a", INPUT), lrn("b", "a"), conv("c", "b", (3, 16), kernel=1)),
+        (same("a", INPUT), conv("b", INPUT, (3, 16)), Concat(name="c", inputs=("a", "b")),
+         conv("d", "c", (19, 16), kernel=1)),
+    ],
+    ids=["read by two", "a larger window", "stride 2 of the convolution", "of the pool", "an average pool",
+         "normalised", "a slice"],
+)  # fmt: skip
+def test_pools_that_stay_ops_of_their_own(layers: tuple[Layer, ...]) -> None:
+    made = program(network(*layers, size=(3, 40, 40)))
+    assert pooled(made) == []
+    assert np.isin(made.ops["kind"], (OpKind.MAX_POOL, OpKind.AVERAGE_POOL)).sum() == 1
+
+
+def test_pools_are_not_computed_for_each_tile_of_columns() -> None:
+    layers = same("pool", INPUT), conv("wide", "pool", (3, 160), kernel=1)
+    small = network(*layers, size=(3, 8, 8))
+    made = program(small)
+    assert made.ops[-1]["tile_columns"] < 160 and pooled(made) == []
+    assert pooled(program(small, max_batch=32)) == ["pool + wide"]

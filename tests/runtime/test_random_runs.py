@@ -28,6 +28,7 @@ from tests.plans import (
     INPUT,
     LRN,
     MAX_POOL,
+    MAX_POOL_FIRST,
     NONE,
     PANEL,
     RELU,
@@ -119,6 +120,9 @@ def _pixel(
         return total / len(taps)
     panels = -(-op.out_channels // PANEL)
     shape = (panels, op.kernel_h, op.kernel_w, op.in_channels, PANEL)
+    if op.flags & MAX_POOL_FIRST:
+        taps = [(0, 0, np.max([pixel for _, _, pixel in taps], axis=0))]
+        shape = (panels, 1, 1, op.in_channels, PANEL)
     if program.header.dtype == BF16:
         bits = weights.view(np.uint16)[op.weight_offset // 2 :][: np.prod(shape)]
         packed = (bits.astype(np.uint32) << 16).view(np.float32).reshape(shape)

@@ -216,12 +216,12 @@ void Executor::Machine::stop() {
 }
 
 void Executor::Machine::make_scratch(const std::vector<const Program*>& programs, uint32_t threads) {
-  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, steps = 0;  // steps of K by AMX
+  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, pooled = 0, steps = 0;  // steps of K by AMX
   for (const Program* program : programs) {
     const bool amx = runs_on_amx(*program, settings_.isa);
     for (const OpRecord& op : program->ops) {
       if (op.kind == uint32_t(OpKind::kConv)) {
-        table = std::max(table, kMaxBlockRows * op.kernel_h * op.kernel_w);
+        table = std::max(table, kMaxBlockRows * taps(op));
         zeros = std::max<size_t>(zeros, op.in_channels);
         if (amx) {
           steps = std::max(steps, amx_steps(op));
@@ -231,7 +231,11 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
         }
       } else if (op.kind == uint32_t(OpKind::kSoftmax)) {
         line = std::max<size_t>(line, op.in_channels);
-      } else if (op.kind == uint32_t(OpKind::kMaxPool) || op.kind == uint32_t(OpKind::kAveragePool)) {
+      }
+      if (op.flags & kMaxPoolFirst) {
+        pooled = std::max(pooled, kPooledRows * (size_t{op.in_channels} * sizeof(float) / 64 + 2) * 64);
+      }
+      if (has_pool(op)) {
         line = std::max(line, size_t(std::min(op.in_w, kPoolPixels)) * kPoolColumns);
       }
       if (has_lrn(op)) line = std::max(line, size_t(op.out_channels) + op.lrn_size + 2 * kPanel);
@@ -240,12 +244,13 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
   const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
   const size_t inside = pad(kTableRows * sizeof(uint64_t));
   if (patches != 0) patches = std::max(patches, kMinPatches);
+  const size_t shared = std::max(pad(patches * sizeof(float)), pooled);
   // An odd number of cache lines, so that rows do not meet in one set of a cache.
   const size_t gathered_pitch = steps == 0 ? 0 : (steps | 1) * kAmxStep;
   const size_t gathered = pad(kMaxBlockRows * gathered_pitch * sizeof(Bfloat16));
   const size_t amx_rows = pad(2 * steps * sizeof(AmxRows));
-  const size_t each = pad(table * sizeof(void*)) + inside + pad(line * sizeof(float)) +
-                      pad(patches * sizeof(float)) + gathered + amx_rows;
+  const size_t each =
+      pad(table * sizeof(void*)) + inside + pad(line * sizeof(float)) + shared + gathered + amx_rows;
   const size_t zero_bytes = pad(zeros * sizeof(float));
   scratch_memory_ = allocate_zeroed(settings_.allocator, zero_bytes + threads * each);
   std::byte* next = scratch_memory_.get();
@@ -263,7 +268,8 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
     take(scratch.table, pad(table * sizeof(void*)));
     take(scratch.inside, inside);
     take(scratch.line, pad(line * sizeof(float)));
-    take(scratch.patches, pad(patches * sizeof(float)));
+    take(scratch.patches, shared);
+    scratch.pooled = scratch.patches;
     take(scratch.gathered, gathered);
     take(scratch.amx_rows, amx_rows);
     scratch_.push_back(scratch);
@@ -344,7 +350,9 @@ void Executor::Machine::compute(const TaskRecord& task, const Scratch& scratch) 
   const Kernels& kernels = *current_->kernels;
   const uint32_t dtype = current_->program->header.dtype;
   if (op.part_depth == 0) {
-    (op.flags & kWinograd ? kernels.winograd : kernels.by_kind[op.kind])(view, tile, scratch);
+    (op.flags & kWinograd       ? kernels.winograd
+     : op.flags & kMaxPoolFirst ? kernels.behind_pool
+                                : kernels.by_kind[op.kind])(view, tile, scratch);
   } else if (!compute_part(task, view, tile)) {
     return;
   }

@@ -40,6 +40,7 @@ constexpr size_t kMaxBlockRows = 32;    // no micro-kernel computes more rows at
 constexpr size_t kTableRows = 512;      // rows of a tile whose addresses are known at a time, at most
 constexpr uint32_t kPoolColumns = 64;   // of float32, that pools do at a time
 constexpr uint32_t kPoolPixels = 4096;  // of a line that pools do at a time; no window is that wide
+constexpr uint32_t kPooledRows = 64;    // that a pool makes at a time for the convolution behind it
 constexpr size_t kWidestGroup = 64;     // columns that a micro-kernel computes, at most
 constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps
 constexpr size_t kMinTable = 4096;               // addresses: 32 KB, which L2 keeps while a tile is computed
@@ -67,6 +68,8 @@ struct Scratch {
   // Of a convolution by Winograd's algorithm: patches at their points, then sums at the points of a group of panels.
   float* patches;
   size_t patch_floats;  // at least kMinPatches, and room for two patches of any convolution
+  // Of a convolution behind a pool: kPooledRows of in_channels, each an odd number of cache lines. The same memory.
+  void* pooled;
   // Of a convolution by AMX, a block of kMaxBlockRows rows: what was gathered of them, room for K of any convolution, and
   // where the rows of each step of K lie, [steps][2].
   Bfloat16* gathered;
@@ -89,6 +92,7 @@ using WindowsToPoints = void (*)(const float* windows, uint32_t size, uint32_t p
 struct Kernels {
   Kernel by_kind[7];                  // indexed by OpKind
   Kernel winograd;                    // a convolution that is flagged so
+  Kernel behind_pool;                 // a convolution that is flagged kMaxPoolFirst
   WindowsToPoints windows_to_points;  // of the builds for float32
 };
 

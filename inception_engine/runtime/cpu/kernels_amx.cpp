@@ -96,5 +96,5 @@ struct MatrixUnit {
 
 namespace ie::cpu {
 // Direct convolutions are faster here than Winograd's algorithm.
-const Kernels kAmxKernels = kernels_with(conv, conv, nullptr);
+const Kernels kAmxKernels = kernels_with<conv>(conv, nullptr);
 }  // namespace ie::cpu

@@ -72,5 +72,5 @@ using Largest = V16;
 #include "winograd_weights.h"
 
 namespace ie::cpu {
-const Kernels kAvx2Kernels = kernels_with(conv, winograd, windows_to_points);
+const Kernels kAvx2Kernels = kernels_with<conv>(winograd, windows_to_points);
 }  // namespace ie::cpu

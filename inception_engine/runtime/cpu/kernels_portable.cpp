@@ -16,5 +16,5 @@ using Largest = V16;
 #include "winograd_weights.h"
 
 namespace ie::cpu {
-const Kernels kPortableKernels = kernels_with(conv, winograd, windows_to_points);
+const Kernels kPortableKernels = kernels_with<conv>(winograd, windows_to_points);
 }  // namespace ie::cpu

@@ -85,8 +85,9 @@ inline Span span_of(uint32_t i, uint32_t stride, uint32_t kernel, uint32_t size,
   return {begin > before ? begin - before : 0, smaller(end - before, size), smaller(end, all) - begin};
 }
 
+// Pools the rows of a tile to `to`, rows that lie `pitch` elements apart.
 template <typename Pool>
-void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
+void pool_to(const OpView& view, const Tile& tile, const Scratch& scratch, Element* to, size_t pitch) {
   using Vector = typename Pool::Vector;
   using Number = typename Vector::Number;
   constexpr uint32_t kColumns = kPoolColumns * sizeof(float) / sizeof(Number);  // in as many bytes
@@ -124,11 +125,45 @@ void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
           const Number* columns = pooled + (span.begin - first) * kColumns + column - group;
           const Vector value =
               pool_pixels<Pool>(columns, kColumns, width, [](const Number* p) { return Vector::load(p); });
-          Element* out = static_cast<Element*>(view.out) + (row + i) * view.out_pitch + column;
+          Element* out = to + (row - tile.row + i) * pitch + column;
           store_part(out, Pool::finish(value, pixels), op, column, end);
         }
       }
     }
+  }
+}
+
+template <typename Pool>
+void pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
+  pool_to<Pool>(view, tile, scratch, static_cast<Element*>(view.out) + tile.row * view.out_pitch,
+                view.out_pitch);
+}
+
+// A convolution of one tap behind a maximum pool: some whole lines at a time, which stay in L2. The bits are those of two
+// ops.
+template <Kernel kConv>
+void behind_pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
+  const OpRecord& op = *view.record;
+  OpRecord pool = op, product = op;
+  pool.out_channels = pool.out_padded = op.in_channels;
+  product.kernel_h = product.kernel_w = product.stride_h = product.stride_w = 1;
+  product.pad_top = product.pad_left = product.pad_bottom = product.pad_right = 0;
+  product.in_h = op.out_h;
+  product.in_w = op.out_w;
+  auto* const pooled = static_cast<Element*>(scratch.pooled);
+  OpView from = view, to = view;
+  from.record = &pool;
+  to.record = &product;
+  to.in = pooled;
+  // An odd number of cache lines, so that rows do not meet in one set of a cache.
+  to.in_pitch = ((op.in_channels * sizeof(Element) / 64 + 1) | 1) * 64 / sizeof(Element);
+  const uint32_t most = op.out_w < kPooledRows ? kPooledRows / op.out_w * op.out_w : kPooledRows;
+  for (uint32_t done = 0, rows; done < tile.rows; done += rows) {
+    rows = smaller(most, tile.rows - done);
+    const size_t row = size_t(tile.row) + done;
+    pool_to<Maximum>(from, {uint32_t(row), rows, 0, op.in_channels}, scratch, pooled, to.in_pitch);
+    to.out = static_cast<Element*>(view.out) + row * view.out_pitch;
+    kConv(to, {0, rows, tile.column, tile.columns}, scratch);
   }
 }
 
@@ -227,8 +262,12 @@ void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
 }
 
 // Those of a build, with its convolutions.
-constexpr Kernels kernels_with(Kernel conv, Kernel winograd, WindowsToPoints windows_to_points) {
-  return {{nullptr, input, conv, pool<Maximum>, pool<Average>, lrn, softmax}, winograd, windows_to_points};
+template <Kernel kConv>
+constexpr Kernels kernels_with(Kernel winograd, WindowsToPoints windows_to_points) {
+  return {{nullptr, input, kConv, pool<Maximum>, pool<Average>, lrn, softmax},
+          winograd,
+          behind_pool<kConv>,
+          windows_to_points};
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ void make_points(const Program& program, const OpRecord& op, const Kernels& kern
 
 // [columns / 16][K][16] to the order of Form::kAmx.
 void order_for_amx(const OpRecord& op, const std::byte* from, std::byte* to) {
-  const size_t depth = size_t{op.kernel_h} * op.kernel_w * op.in_channels, step = amx_step(op);
+  const size_t depth = size_t{taps(op)} * op.in_channels, step = amx_step(op);
   const size_t panels = (op.out_channels + kPanel - 1) / kPanel,
                panel_bytes = Weights::panel_bytes(op, Form::kAmx);
   std::memset(to, 0, panels * panel_bytes);
@@ -75,20 +75,16 @@ bool suits_amx(const Program& program) {
                      [](const OpRecord& op) { return op.part_depth == 0; });
 }
 
-size_t amx_steps(const OpRecord& op) {
-  return (size_t{op.kernel_h} * op.kernel_w * op.in_channels + kAmxStep - 1) / kAmxStep;
-}
+size_t amx_steps(const OpRecord& op) { return (size_t{taps(op)} * op.in_channels + kAmxStep - 1) / kAmxStep; }
 
 uint32_t amx_step(const OpRecord& op) {
-  const bool is_tap = op.in_channels < kAmxStep && op.in_channels % 2 == 0 &&
-                      size_t{op.kernel_h} * op.kernel_w == amx_steps(op);
+  const bool is_tap = op.in_channels < kAmxStep && op.in_channels % 2 == 0 && taps(op) == amx_steps(op);
   return is_tap ? op.in_channels : kAmxStep;
 }
 
 size_t Weights::panel_bytes(const OpRecord& op, Form form) {
   if (form == Form::kAmx) return amx_steps(op) * kAmxStep * kPanel * sizeof(Bfloat16);
-  const size_t points =
-      op.flags & kWinograd ? size_t{patch_size(op)} * patch_size(op) : size_t{op.kernel_h} * op.kernel_w;
+  const size_t points = op.flags & kWinograd ? size_t{patch_size(op)} * patch_size(op) : size_t{taps(op)};
   return points * op.in_channels * kPanel * sizeof(float);
 }
 
