@@ -238,7 +238,9 @@ void Executor::Machine::make_scratch(const std::vector<const Program*>& programs
       if (has_pool(op)) {
         line = std::max(line, size_t(std::min(op.in_w, kPoolPixels)) * kPoolColumns);
       }
-      if (has_lrn(op)) line = std::max(line, size_t(op.out_channels) + op.lrn_size + 2 * kPanel);
+      if (has_lrn(op)) {
+        line = std::max({line, kLrnSquares, size_t(op.out_channels) + op.lrn_size + 2 * kPanel});
+      }
     }
   }
   const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };

@@ -41,6 +41,7 @@ constexpr size_t kTableRows = 512;      // rows of a tile whose addresses are kn
 constexpr uint32_t kPoolColumns = 64;   // of float32, that pools do at a time
 constexpr uint32_t kPoolPixels = 4096;  // of a line that pools do at a time; no window is that wide
 constexpr uint32_t kPooledRows = 64;    // that a pool makes at a time for the convolution behind it
+constexpr size_t kLrnSquares = 1024;    // that LRN takes at a time, or those of a row
 constexpr size_t kWidestGroup = 64;     // columns that a micro-kernel computes, at most
 constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps
 constexpr size_t kMinTable = 4096;               // addresses: 32 KB, which L2 keeps while a tile is computed
@@ -75,7 +76,8 @@ struct Scratch {
   Bfloat16* gathered;
   size_t gathered_pitch;
   AmxRows* amx_rows;
-  // LRN: out_channels + size + 2 * kPanel; softmax: channels; pools: min(in_w, kPoolPixels) * kPoolColumns.
+  // LRN: out_channels + size + 2 * kPanel, or kLrnSquares; softmax: channels; pools: min(in_w, kPoolPixels) *
+  // kPoolColumns.
   float* line;
   const void* zeros;      // a pixel outside the image: in_channels float32 of any convolution
   const ie_input* input;  // of this run

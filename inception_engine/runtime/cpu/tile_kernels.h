@@ -169,40 +169,51 @@ void behind_pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
 
 // ---- Across channels: one tile holds all columns.
 
-// out = in * (k + alpha / size * sum of squares in the window) ^ -beta. In place, too: of a row all squares are taken
-// before it is written, and each panel is read before it is.
+// The power of a normalisation: of the sum of squares in each window.
+inline V16 lrn_power(const OpRecord& op, V16 sum, V16 alpha, V16 k) {
+  const V16 scale = V16::multiply_add(sum, alpha, k);
+  if (op.lrn_beta == 0.75f) {
+    const V16 power = scale.inverse_root();
+    return power * power.root();
+  }
+  float lanes[kPanel];
+  scale.store(lanes);
+  for (float& lane : lanes) lane = powf(lane, -op.lrn_beta);
+  return V16::load(lanes);
+}
+
+// out = in * (k + alpha / size * sum of squares in the window) ^ -beta. In place, too: squares are taken before a row is
+// written, and each panel is read before it is.
+//
+// Windows are loads across two stores, which wait until those are in the cache; so the squares of some rows come first.
 void lrn(const OpView& view, const Tile& tile, const Scratch& scratch) {
   const OpRecord& op = *view.record;
   const uint32_t channels = op.out_channels, before = op.lrn_size / 2;
   const V16 k = V16::broadcast(op.lrn_k), alpha = V16::broadcast(op.lrn_alpha / float(op.lrn_size));
-  float* squares = scratch.line;  // `before` zeros, the channels, zeros
-  memset(squares, 0, (channels + op.lrn_size + kPanel) * sizeof(float));
-  for (uint32_t row = tile.row; row < tile.row + tile.rows; ++row) {
-    const Element* in = static_cast<const Element*>(view.in) + row * view.in_pitch;
-    Element* out = static_cast<Element*>(view.out) + row * view.out_pitch;
-    for (uint32_t c = 0; c < channels; c += kPanel) {
-      const V16 value = load_part(in + c, channels - c);
-      (value * value).store(squares + before + c);
+  const size_t length = size_t(channels) + op.lrn_size + kPanel;  // `before` zeros, squares of a row, zeros
+  const uint32_t end = tile.row + tile.rows;
+  const uint32_t most = length < kLrnSquares ? uint32_t(kLrnSquares / length) : 1;
+  float* const squares = scratch.line;
+  memset(squares, 0, smaller(most, tile.rows) * length * sizeof(float));
+  for (uint32_t first = tile.row, rows; first < end; first += rows) {
+    rows = smaller(most, end - first);
+    const Element* in = static_cast<const Element*>(view.in) + first * view.in_pitch;
+    Element* out = static_cast<Element*>(view.out) + first * view.out_pitch;
+    for (uint32_t row = 0; row < rows; ++row) {
+      for (uint32_t c = 0; c < channels; c += kPanel) {
+        const V16 value = load_part(in + row * view.in_pitch + c, channels - c);
+        (value * value).store(squares + row * length + before + c);
+      }
     }
-    for (uint32_t c = 0; c < op.out_padded; c += kPanel) {
-      if (c >= channels) {
-        store_part(out + c, V16::broadcast(0.0f), op, c, op.out_padded);
-        continue;
+    for (uint32_t row = 0; row < rows; ++row) {
+      for (uint32_t c = 0; c < channels; c += kPanel) {
+        const float* window = squares + row * length + c;
+        V16 sum = V16::load(window);
+        for (uint32_t i = 1; i < op.lrn_size; ++i) sum = sum + V16::load(window + i);
+        const V16 value = load_part(in + row * view.in_pitch + c, channels - c);
+        store_part(out + row * view.out_pitch + c, value * lrn_power(op, sum, alpha, k), op, c,
+                   op.out_padded);
       }
-      V16 sum = V16::load(squares + c);
-      for (uint32_t i = 1; i < op.lrn_size; ++i) sum = sum + V16::load(squares + c + i);
-      const V16 scale = V16::multiply_add(sum, alpha, k);
-      V16 power;
-      if (op.lrn_beta == 0.75f) {
-        power = scale.inverse_root();
-        power = power * power.root();
-      } else {
-        float lanes[kPanel];
-        scale.store(lanes);
-        for (float& lane : lanes) lane = powf(lane, -op.lrn_beta);
-        power = V16::load(lanes);
-      }
-      store_part(out + c, load_part(in + c, channels - c) * power, op, c, op.out_padded);
     }
   }
 }
