@@ -172,10 +172,7 @@ void behind_pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
 // The power of a normalisation: of the sum of squares in each window.
 inline V16 lrn_power(const OpRecord& op, V16 sum, V16 alpha, V16 k) {
   const V16 scale = V16::multiply_add(sum, alpha, k);
-  if (op.lrn_beta == 0.75f) {
-    const V16 power = scale.inverse_root();
-    return power * power.root();
-  }
+  if (op.lrn_beta == 0.75f) return scale.inverse_root_of_cube();
   float lanes[kPanel];
   scale.store(lanes);
   for (float& lane : lanes) lane = powf(lane, -op.lrn_beta);

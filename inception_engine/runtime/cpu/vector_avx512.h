@@ -43,7 +43,11 @@ struct V16 {
   // To the nearest, and the even one in the middle; numbers below the normal ones become zeros.
   __m256i narrowed() const { return (__m256i)_mm512_cvtneps_pbh(r); }
 #endif
-  V16 root() const { return {_mm512_sqrt_ps(r)}; }
+  // To the power of -3/4.
+  V16 inverse_root_of_cube() const {
+    const V16 y = inverse_root();
+    return y * V16{_mm512_sqrt_ps(y.r)};
+  }
   // An estimate of 14 bits and one step of Newton: twice as fast as a root and a division. Infinity counts as
   // the largest float, for which the step is defined; vminps returns its second operand, a NaN too.
   V16 inverse_root() const {

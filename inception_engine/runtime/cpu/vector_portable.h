@@ -59,12 +59,16 @@ struct V16 {
   static V16 each(F f) {
     return {{f(0), f(1), f(2), f(3)}};
   }
+  // To the power of -3/4.
+  V16 inverse_root_of_cube() const {
+    const V16 y = broadcast(1.0f) / root();
+    return y * y.root();
+  }
   V16 root() const {
     return each([this](int i) {
       return Quad{sqrtf(quad[i][0]), sqrtf(quad[i][1]), sqrtf(quad[i][2]), sqrtf(quad[i][3])};
     });
   }
-  V16 inverse_root() const { return broadcast(1.0f) / root(); }
   // Both keep a NaN.
   V16 relu() const {
     return each([this](int i) { return quad[i] < 0.0f ? Quad{} : quad[i]; });
