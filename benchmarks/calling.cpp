@@ -1,8 +1,13 @@
-// What the C API adds to the executor behind it, and what a second context adds to the first. See calling.py.
+// What the C API adds to the executor behind it, what a second context adds to the first, and what loading adds to
+// reading a file. See calling.py.
 //
 //   calling PLAN overhead PAIRS     one call of ie_run and one of the bare executor, in turns, alternately first
 //   calling PLAN contexts SECONDS   runs of one context, and of two at once, each of one thread
+//   calling PLAN load TIMES         loads with proof, and reads of the file into fresh memory, in turns
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -121,6 +126,39 @@ void contexts(ie_engine* engine, double seconds) {
               median(wall), *least, *most, median(cpu));
 }
 
+double read_alone(const char* path) {
+  const double start = now(CLOCK_MONOTONIC);
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat status{};
+  if (file < 0 || fstat(file, &status) != 0) std::exit(1);
+  void* const memory = std::malloc(size_t(status.st_size));
+  if (memory == nullptr || read(file, memory, size_t(status.st_size)) != status.st_size) std::exit(1);
+  const double end = now(CLOCK_MONOTONIC);
+  std::free(memory);
+  close(file);
+  return end - start;
+}
+
+void load(const char* path, int times) {
+  std::vector<double> loads, reads, ratios;
+  for (int i = -2; i < times; ++i) {  // the first are not counted
+    char message[IE_MESSAGE_BYTES];
+    ie_engine* engine = nullptr;
+    const double start = now(CLOCK_MONOTONIC);
+    if (ie_engine_load(path, nullptr, &engine, message) != IE_OK) std::exit(1);
+    const double loaded = now(CLOCK_MONOTONIC) - start;
+    ie_engine_free(engine);
+    const double alone = read_alone(path);
+    if (i < 0) continue;
+    loads.push_back(loaded);
+    reads.push_back(alone);
+    ratios.push_back(loaded / alone);
+  }
+  const auto [least, most] = std::minmax_element(ratios.begin(), ratios.end());
+  std::printf("{\"load\": %.6f, \"read\": %.6f, \"ratio\": %.3f, \"least\": %.3f, \"most\": %.3f}\n",
+              median(loads), median(reads), median(ratios), *least, *most);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -133,6 +171,8 @@ int main(int argc, char** argv) {
   }
   if (std::strcmp(argv[2], "overhead") == 0) {
     overhead(engine, std::atoi(argv[3]));
+  } else if (std::strcmp(argv[2], "load") == 0) {
+    load(argv[1], std::atoi(argv[3]));
   } else {
     contexts(engine, std::atof(argv[3]));
   }

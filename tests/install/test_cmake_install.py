@@ -142,3 +142,5 @@ def test_the_benchmark_of_calling_runs(prefix: Path, plan: Path, tmp_path: Path)
     call = calling.measure(program, tmp_path / "tiny.plan", "overhead", 10)
     assert call["ie_run"] > 0 and call["executor"] > 0
     assert calling.measure(program, plan, "contexts", 0.2)["ratio"] > 0
+    load = calling.measure(program, plan, "load", 3)
+    assert 0 < load["least"] <= load["ratio"] <= load["most"]
