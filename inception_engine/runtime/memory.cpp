@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 namespace ie {
@@ -37,6 +38,12 @@ Memory allocate(const Allocator& allocator, size_t bytes) {
   // take a whole one all the same.
   if (allocator.allocate == nullptr && alignment == kHugePage)
     madvise(given, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  return memory;
+}
+
+Memory allocate_zeroed(const Allocator& allocator, size_t bytes) {
+  Memory memory = allocate(allocator, bytes);
+  std::memset(memory.get(), 0, bytes);
   return memory;
 }
 

@@ -10,12 +10,10 @@
 #include "../include/inception_engine.h"
 #include "../memory.h"
 #include "../program.h"
+#include "bound_program.h"
 #include "weights.h"
 
 namespace ie::cpu {
-
-// Bytes of activations of a program, in a context of an instruction set.
-uint64_t arena_bytes(const Program& program, ie_isa isa);
 
 // Already resolved: threads >= 1, an ISA that this machine has, a timeout above 0.
 struct Settings {
