@@ -103,8 +103,7 @@ def _fields(program: Program) -> set[str]:
     for op in program.ops:
         patches = patch_size(op) if op.flags & WINOGRAD else 0
         if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or patches):
-            window = op.kernel_h, op.kernel_w, op.in_channels
-            made.add((op.weight_offset, op.weight_bytes, patches, window))
+            made.add((op.weight_offset, op.weight_bytes, patches, taps(op), op.in_channels))
     if sum(one[1] for one in made) > program.weight_bytes:
         found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))

@@ -115,10 +115,14 @@ class Op:
         return self.target.buffer.height, self.target.buffer.width
 
     @property
+    def taps(self) -> int:
+        """Pixels of a convolution's window, or the one that a pool makes of them."""
+        return 1 if self.flags & OpFlag.MAX_POOL_FIRST else self.kernel[0] * self.kernel[1]
+
+    @property
     def depth(self) -> int:
         """K of a convolution: elements of a window, or of what a pool makes of it."""
-        taps = 1 if self.flags & OpFlag.MAX_POOL_FIRST else self.kernel[0] * self.kernel[1]
-        return taps * self.in_channels
+        return self.taps * self.in_channels
 
     @property
     def part_count(self) -> int:

@@ -603,6 +603,31 @@ def test_windows_of_other_channels_do_not_share(dtype: int, flags: int) -> None:
     assert proof_rules.violations(program) == {"IE_PLAN_LIMIT"}
 
 
+@pytest.mark.parametrize(("window", "flags", "places"), [(3, 0, 2), (1, 0, 1), (2, plans.MAX_POOL_FIRST, 1)])
+def test_weights_of_one_tap_share_with_others_of_one_tap(window: int, flags: int, places: int) -> None:
+    """What is made of 16 channels behind a pool is what is made of them behind another pool, or none; not what is made
+    of 3 x 3 x 16 channels of as many weights."""
+    build = Builder((16, 4, 4), 1, dtype=plans.BF16)
+    image, pooled = build.buffer(16, 16), build.buffer(4, 144)
+    build.op(INPUT, NONE, image)
+    fields = {"in_h": 4, "in_w": 4, "weight_offset": 0}
+    build.op(CONV, image, pooled, kernel_h=3, kernel_w=3, flags=plans.MAX_POOL_FIRST, **fields)
+    size = 5 - window
+    other = build.buffer(size**2, 16 if places == 2 else 144)
+    build.op(CONV, image, other, kernel_h=window, kernel_w=window, flags=flags, **fields)
+    build.output(pooled, 2, 2)
+    build.output(other, size, size)
+    program = build.finish()
+    assert program.ops[1].weight_bytes == program.ops[2].weight_bytes
+    program.weight_bytes = places * program.ops[1].weight_bytes
+    assert verdict(plan_file(program)) == "IE_OK"
+    assert proof_rules.violations(program) == set()
+    program.weight_bytes -= ALIGNMENT
+    status = "IE_PLAN_LIMIT" if places == 2 else "IE_PLAN_WEIGHTS"
+    assert verdict(plan_file(program)) == status
+    assert proof_rules.violations(program) >= {status}
+
+
 def test_windows_of_other_patches_do_not_share() -> None:
     """What is made of windows for small patches is not what is made of them for large ones."""
     build = Builder((3, 4, 4), 1)

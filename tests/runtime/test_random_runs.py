@@ -286,6 +286,26 @@ def test_programs_of_one_plan_share_their_interface() -> None:
     assert not engine
 
 
+def test_a_place_of_bfloat16_weights_that_two_shapes_of_windows_read() -> None:
+    """As many of them, but 16 columns of nine taps or 144 of one: what is made of one is too short for the other."""
+    build = Builder((16, 5, 5), 1, CPU, BF16)
+    image, direct, behind = build.buffer(25, 16), build.buffer(25, 16), build.buffer(25, 144)
+    build.op(INPUT, NONE, image)
+    fields = {"kernel_h": 3, "kernel_w": 3, "in_h": 5, "in_w": 5}
+    fields |= dict.fromkeys(("pad_top", "pad_left", "pad_bottom", "pad_right"), 1)
+    build.op(CONV, image, direct, **fields)
+    build.op(CONV, image, behind, flags=MAX_POOL_FIRST, **fields)
+    build.output(direct, 5, 5)
+    build.output(behind, 5, 5)
+    program = build.finish()
+    program.weight_bytes = 2 * program.ops[1].weight_bytes
+    weights, images = random_weights(program, 0), random_images(program, 0)
+    with loaded(plan_file(program, weights=weights.tobytes(), metadata=METADATA)) as engine:
+        found = run(engine, program, images)
+    for actual, expected in zip(found, evaluate(program, weights, images), strict=True):
+        assert error(actual, expected) <= TOLERANCES["bf16"].layer
+
+
 def test_a_maximum_of_float32_is_rounded_to_the_dtype_of_its_buffer() -> None:
     """Others need not be: what a maximum pool of bfloat16 chooses from was rounded before."""
     build = Builder((3, 4, 4), dtype=BF16)

@@ -90,8 +90,7 @@ size_t Weights::panel_bytes(const OpRecord& op, Form form) {
 
 Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form) {
   const uint32_t patches = form == Form::kFloat32 && op.flags & kWinograd ? patch_size(op) : 0;
-  return {op.weight_offset, op.weight_bytes, program.header.dtype, patches,
-          op.kernel_h,      op.kernel_w,     op.in_channels};
+  return {op.weight_offset, op.weight_bytes, program.header.dtype, patches, taps(op), op.in_channels};
 }
 
 // Whether an op's weights are still to be read where they stand when `made` is there, too: by kernels, or to make a form of

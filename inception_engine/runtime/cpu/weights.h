@@ -57,8 +57,8 @@ class Weights {
   static size_t panel_bytes(const OpRecord& op, Form form);
 
  private:
-  // Offset, bytes, dtype, the size of patches or 0; height, width and channels of a window.
-  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>;
+  // Offset, bytes, dtype, the size of patches or 0; taps and channels, which say how the weights lie.
+  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t>;
   struct Made {
     bool done = false;
     std::map<Key, size_t> places;  // in bytes; without those that are read from the section itself
