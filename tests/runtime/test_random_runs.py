@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -284,6 +285,25 @@ def test_programs_of_one_plan_share_their_interface() -> None:
     status = library.ie_engine_load_memory(data, len(data), None, engine, message)
     assert STATUS[status] == "IE_PLAN_GEOMETRY"
     assert not engine
+
+
+@pytest.mark.parametrize("kind", [MAX_POOL, AVERAGE_POOL, CONV])
+def test_pixels_between_windows_take_no_time(kind: int) -> None:
+    """The proof counts what windows see: of a long line here two columns of pixels, for each panel of outputs."""
+    lines, width, panels = 16, 2049, 8 if kind == CONV else 1
+    build = Builder((1, lines + 1023, width))
+    image = build.buffer((lines + 1023) * width, 1)
+    out = build.buffer(lines * 2, PANEL * panels if kind == CONV else 1)
+    build.op(INPUT, NONE, image)
+    fields = {"kernel_h": 1024, "stride_w": 2048, "in_h": lines + 1023, "in_w": width, "tile_columns": PANEL}
+    build.op(kind, image, out, flags=MAX_POOL_FIRST if kind == CONV else 0, **fields)
+    build.output(out, lines, 2)
+    program = build.finish()
+    images = random_images(program, 0)
+    with loaded(plan_file(program, metadata=METADATA)) as engine:
+        begin = time.process_time()
+        run(engine, program, images)
+        assert time.process_time() - begin < 0.3  # seconds
 
 
 def test_a_place_of_bfloat16_weights_that_two_shapes_of_windows_read() -> None:

@@ -98,7 +98,8 @@ void pool_to(const OpView& view, const Tile& tile, const Scratch& scratch, Eleme
   for (uint32_t row = tile.row, run; row < tile.row + tile.rows; row += run) {
     const uint32_t x = row % op.out_w, y = row / op.out_w % op.out_h, image = row / op.out_w / op.out_h;
     run = smaller(op.out_w - x, tile.row + tile.rows - row);
-    run = smaller(run, (kPoolPixels - op.kernel_w) / op.stride_w + 1);
+    // Windows that leave out pixels between them are done one by one: those would be pooled for nothing.
+    run = smaller(run, op.stride_w > op.kernel_w ? 1 : (kPoolPixels - op.kernel_w) / op.stride_w + 1);
     const auto across = [&op](uint32_t i) {
       return span_of(i, op.stride_w, op.kernel_w, op.in_w, op.pad_left, op.pad_right);
     };
