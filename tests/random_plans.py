@@ -78,7 +78,20 @@ def random_program(rng: random.Random) -> Program:
     for buffer in build.program.buffers:
         if rng.random() < 0.2:  # in a program of another dtype, too, some activations may be float32
             buffer.dtype = FP32
+    _place_weights(build.program, rng)
     return build.finish(rng)
+
+
+def _place_weights(program: Program, rng: random.Random) -> None:
+    """Those of each convolution behind the last one's, or all at one place; mostly with room for what a CPU makes of
+    them."""
+    apart, end = rng.random() < 0.7, 0
+    for op in program.ops:
+        if op.kind == CONV:
+            op.weight_offset = end if apart else 0
+            end += -(-op.weight_bytes // ALIGNMENT) * ALIGNMENT
+    if apart or rng.random() < 0.7:
+        program.weight_bytes = max(program.weight_bytes, end)
 
 
 def _tile_rows(rng: random.Random, rows: int, width: int) -> int:
@@ -395,7 +408,7 @@ def _fit_weights(program: Program, op: Record) -> None:
     """The weights become as long as the op wants them, within reason."""
     if op.kind == CONV and window_bytes(program, op) < 2**20:
         op.weight_bytes = window_bytes(program, op)
-        program.weight_bytes = max(program.weight_bytes, op.weight_bytes)
+        program.weight_bytes = max(program.weight_bytes, op.weight_offset + op.weight_bytes)
 
 
 def shift_window(program: Program, rng: random.Random) -> None:

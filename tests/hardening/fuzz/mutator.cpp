@@ -275,16 +275,17 @@ class Mutator {
     program->header.arena_bytes = end;
   }
 
+  // In a section that has room for those of which a CPU makes others, too.
   static void mend_weights(Program* program, PlanParts* plan) {
     constexpr uint64_t kMost = 8192;
-    uint64_t needed = 0;
+    uint64_t needed = 0, made = 0;
     for (OpRecord& op : program->ops) {
       const uint64_t columns = (uint64_t{op.out_channels} + kPanel - 1) / kPanel * kPanel;
       if (op.kind == uint32_t(OpKind::kConv)) {
         op.packing = uint32_t(Packing::kPanel16);
-        op.weight_bytes =
-            columns * op.kernel_h * op.kernel_w * op.in_channels * element_bytes(program->header.dtype);
-        needed = std::max({needed, op.weight_offset + op.weight_bytes, op.bias_offset + columns * 4});
+        op.weight_bytes = columns * taps(op) * op.in_channels * element_bytes(program->header.dtype);
+        made += op.weight_bytes;
+        needed = std::max({needed, made, op.weight_offset + op.weight_bytes, op.bias_offset + columns * 4});
       } else if (op.kind == uint32_t(OpKind::kInput)) {
         op.weight_bytes = uint64_t{op.in_channels} * 8;
         needed = std::max(needed, op.weight_offset + op.weight_bytes);
