@@ -287,6 +287,61 @@ def test_programs_of_one_plan_share_their_interface() -> None:
     assert not engine
 
 
+# Channels, height and width of the image; what is changed of a window of 3 x 3 of stride 1, unpadded.
+POOLS: dict[str, tuple[tuple[int, int, int], dict[str, int]]] = {
+    "lines longer than a chunk": ((20, 5, 150), {"pad_left": 2, "pad_right": 1}),
+    "lines that chunks cut": ((17, 9, 33), {"tile_rows": 50}),
+    "pieces of a very long line": ((2, 1, 8200), {"kernel_h": 1, "kernel_w": 5, "stride_w": 2}),
+    "windows that leave out pixels": ((33, 9, 40), {"kernel_w": 2, "stride_w": 5, "stride_h": 4}),
+    "one column": ((80, 30, 1), {"kernel_w": 1, "pad_top": 2, "pad_bottom": 2}),
+    "as large as the image": ((48, 7, 7), {"kernel_h": 7, "kernel_w": 7}),
+    "tiles of some columns": ((40, 6, 12), {"tile_columns": PANEL}),
+}
+
+
+@pytest.mark.parametrize("dtype", [FP32, BF16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", POOLS)
+def test_a_pool_in_front_of_a_convolution_computes_the_bits_of_two_ops(name: str, dtype: int) -> None:
+    """With an LRN behind it, too, which is one op more; from a slice to a slice, of images with infinities and NaNs."""
+    (channels, height, width), changed = POOLS[name]
+    build = Builder((channels, height, width), 3, CPU, dtype)
+    image = build.buffer(height * width, channels + 4)
+    build.op(INPUT, NONE, image, out_channel=3)
+    window = {"kernel_h": 3, "kernel_w": 3} | changed
+    tiles = {name: window.pop(name) for name in ("tile_rows", "tile_columns") if name in window}
+    window |= {"in_h": height, "in_w": width, "in_channel": 3, "in_channels": channels}
+    columns = {"out_channels": 34, "out_padded": 37}
+    normalises = "tile_columns" not in tiles
+    pool = build.op(MAX_POOL, image, build.buffer(1, channels), out_channels=channels, **window)
+    high, wide = build.program.ops[pool].out_h, build.program.ops[pool].out_w
+    pooled = build.program.ops[pool].out_buffer
+    build.program.buffers[pooled].rows = high * wide
+    outs = [build.buffer(high * wide, 40) for _ in range(3 if normalises else 2)]
+    build.op(CONV, pooled, outs[0], in_h=high, in_w=wide, flags=RELU, **columns)
+    if normalises:
+        fields = {"in_channels": 34, "out_channels": 34, "out_padded": 37, "out_channel": 1}
+        build.op(LRN, outs[0], outs[2], in_h=high, in_w=wide, **fields)
+    flags = RELU | MAX_POOL_FIRST | (THEN_LRN if normalises else 0)
+    build.op(CONV, image, outs[1], flags=flags, out_channel=1, **(window | columns | tiles))
+    build.output(outs[-1] if normalises else outs[0], high, wide, channel=int(normalises), channels=37)
+    build.output(outs[1], high, wide, channel=1, channels=37)
+    program = build.finish()
+    assert {op.weight_bytes for op in program.ops if op.kind == CONV} == {
+        channels * 48 * (4 // (1 + (dtype == BF16)))
+    }
+    weights, images = random_weights(program, 0), random_images(program, 0)
+    with loaded(plan_file(program, weights=weights.tobytes(), metadata=METADATA)) as engine:
+        for isa in binding.ISAS[1 : binding.library().ie_cpu_isa() + 1]:
+            apart, together = run(engine, program, images, isa=isa)
+            np.testing.assert_array_equal(apart.view(np.uint32), together.view(np.uint32))
+            assert np.isfinite(apart).all() and apart.any()
+            strange = images.copy()
+            strange.reshape(-1)[::29], strange.reshape(-1)[5::31] = np.inf, np.nan
+            apart, together = run(engine, program, strange[:2], threads=3, isa=isa)
+            np.testing.assert_array_equal(apart, together)
+            assert np.isnan(apart).any()
+
+
 @pytest.mark.parametrize("kind", [MAX_POOL, AVERAGE_POOL, CONV])
 def test_pixels_between_windows_take_no_time(kind: int) -> None:
     """The proof counts what windows see: of a long line here two columns of pixels, for each panel of outputs."""
