@@ -265,6 +265,11 @@ def taps(op: Record) -> int:
     return 1 if op.flags & MAX_POOL_FIRST else int(op.kernel_h * op.kernel_w)
 
 
+def taps_across(op: Record) -> int:
+    """Those side by side."""
+    return 1 if op.flags & MAX_POOL_FIRST else int(op.kernel_w)
+
+
 def window_bytes(program: Program, op: Record) -> int:
     """Bytes of a convolution's weights, PANEL_16."""
     panels = -(-op.out_padded // PANEL)

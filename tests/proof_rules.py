@@ -50,6 +50,7 @@ from tests.plans import (
     patch_side,
     patch_size,
     taps,
+    taps_across,
     task_grid,
     tile_grid,
 )
@@ -103,7 +104,7 @@ def _fields(program: Program) -> set[str]:
     for op in program.ops:
         patches = patch_size(op) if op.flags & WINOGRAD else 0
         if header.target == CPU and op.kind == CONV and (header.dtype != FP32 or patches):
-            made.add((op.weight_offset, op.weight_bytes, patches, taps(op), op.in_channels))
+            made.add((op.weight_offset, op.weight_bytes, patches, taps(op), taps_across(op), op.in_channels))
     if sum(one[1] for one in made) > program.weight_bytes:
         found.add("IE_PLAN_LIMIT")
     work = sum(_work(program, op) for op in program.ops if op.out_buffer < len(program.buffers))

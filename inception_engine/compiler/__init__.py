@@ -222,4 +222,4 @@ def _made_weights(op: Op, dtype: Dtype, target: Target) -> tuple[int, ...]:
     patch = op.flags.patch if op.flags & OpFlag.WINOGRAD else 0
     if target.kind != TargetKind.CPU or not (patch or dtype is not Dtype.FP32):
         return ()
-    return patch, op.taps, op.in_channels
+    return patch, op.taps, op.taps_across, op.in_channels

@@ -120,6 +120,11 @@ class Op:
         return 1 if self.flags & OpFlag.MAX_POOL_FIRST else self.kernel[0] * self.kernel[1]
 
     @property
+    def taps_across(self) -> int:
+        """Those side by side."""
+        return 1 if self.flags & OpFlag.MAX_POOL_FIRST else self.kernel[1]
+
+    @property
     def depth(self) -> int:
         """K of a convolution: elements of a window, or of what a pool makes of it."""
         return self.taps * self.in_channels

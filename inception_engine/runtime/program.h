@@ -36,6 +36,9 @@ inline uint32_t taps(const OpRecord& op) {
   return op.flags & kMaxPoolFirst ? 1 : op.kernel_h * op.kernel_w;  // at most 2^20
 }
 
+// Those side by side.
+inline uint32_t taps_across(const OpRecord& op) { return op.flags & kMaxPoolFirst ? 1 : op.kernel_w; }
+
 // How many parts K of an op has, and so tasks each of its tiles.
 inline uint64_t part_count(const OpRecord& op) {
   const uint64_t depth = uint64_t{op.kernel_h} * op.kernel_w * op.in_channels;

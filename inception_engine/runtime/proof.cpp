@@ -277,12 +277,13 @@ class Proof {
   void made_weights() const {
     if (p_.header.target != uint32_t(Target::kCpu)) return;
     const bool half = p_.header.dtype != uint32_t(Dtype::kFloat32);
-    // What the made ones are a function of: offset and bytes, the size of patches or 0, taps and channels.
-    std::vector<std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t>> places;
+    // What the made ones are a function of: offset and bytes, the size of patches or 0, taps, those of a line, and channels.
+    std::vector<std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t>> places;
     for (const OpRecord& op : p_.ops) {
       const uint32_t patches = op.flags & kWinograd ? patch_size(op) : 0;
       if (static_cast<OpKind>(op.kind) != OpKind::kConv || !(half || patches != 0)) continue;
-      places.emplace_back(op.weight_offset, op.weight_bytes, patches, taps(op), op.in_channels);
+      places.emplace_back(op.weight_offset, op.weight_bytes, patches, taps(op), taps_across(op),
+                          op.in_channels);
     }
     std::sort(places.begin(), places.end());
     places.erase(std::unique(places.begin(), places.end()), places.end());

@@ -46,7 +46,7 @@ BoundProgram::BoundProgram(const Program& program, ie_isa isa, std::byte* arena,
     if (op.kind == uint32_t(OpKind::kConv)) {
       view.weights = weights.of(program, op, form);
       view.panel_bytes = Weights::panel_bytes(op, form);
-      view.amx_step = amx_step(op);
+      view.amx = amx_depth(op);
       view.bias = reinterpret_cast<const float*>(weights.section() + op.bias_offset);
     } else if (op.kind == uint32_t(OpKind::kInput)) {
       view.weights = weights.section() + op.weight_offset;

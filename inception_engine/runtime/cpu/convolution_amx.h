@@ -1,13 +1,15 @@
 // Convolution of bfloat16 by AMX. Behind tile_kernels.h and MatrixUnit, the registers of AMX.
 //
 // A register holds 16 rows of 64 bytes. One multiplication takes 16 rows of input and 16 columns of weights, a *step* of
-// 32 elements of K each, or of fewer (weights.h), and adds their products to 16 x 16 float32 sums. Four of the eight
+// 32 elements of K each, or of fewer (AmxDepth), and adds their products to 16 x 16 float32 sums. Four of the eight
 // registers hold the sums of a block of 32 rows x 32 columns through the whole of K, so that each of the four others is
 // used twice.
 //
-// K runs through taps and then channels, as everywhere. 16 rows that lie evenly in memory are read where they are, step
-// by step; others are gathered row by row, once for all columns of a tile. Where a window's channels are no whole steps,
-// a step goes on into the next tap, and all rows are gathered.
+// Registers are loaded from rows that lie at one distance in memory. In an image, rows of outputs do so up to the end of a
+// line, and but for the taps outside the image. So a window of stride 1 reads a copy of the lines that it touches, with
+// zeros around them: [lines][width][channels], where each line is as wide as a padded one of the image. There row v of the
+// chunk begins at pixel v, line after line, for each run of K; kernel_w - 1 rows at the end of every line are no outputs
+// and are not stored. Other windows are gathered row by row, once for all columns of a tile, unless they lie evenly.
 //
 // Every sum is the same sequence of multiplications, from the first step to the last, wherever its row and column fall:
 // taps that lie outside the image are multiplied, too.
@@ -24,14 +26,25 @@ static_assert(kBlock <= kMaxBlockRows && kStepBytes == 16 * 64);
 struct AmxTile {
   const OpView* view;
   const Scratch* scratch;
-  size_t first, rows;  // of the output: those that the table has
-  uint32_t end;        // of the tile's columns
-  uint32_t taps;
-  size_t steps, step;  // of K; elements of one
+  uint32_t begin, end;  // of the tile's columns
+  size_t steps;         // of the whole of K
   // What to fetch into L2 meanwhile: the next task's weights, some lines with each step.
   Lines ahead;
   size_t lines;
+  // Of the current chunk, the output's row at which it begins, and
+  size_t first;
+  // its rows, those that the table has; or
+  size_t rows;
+  // its lines: what is copied of each, and where in an output line the first of them begins.
+  size_t width;
+  uint32_t x;
 };
+
+// Where a step of a run begins. The last ends where the run does; what it has in common with the one before has zeros for
+// weights.
+inline size_t begin_of(const AmxDepth& depth, size_t step) {
+  return step + 1 < depth.steps || depth.run < depth.step ? step * depth.step : depth.run - depth.step;
+}
 
 // Whether 16 rows follow each other at one distance, and at which. All outside the image do: they are one row of zeros.
 inline bool is_even(const void* const* rows, ptrdiff_t& distance) {
@@ -46,31 +59,70 @@ inline bool is_even(const void* const* rows, ptrdiff_t& distance) {
 // row anything may stand: of its sums nothing is stored.
 void place_rows(const AmxTile& c, size_t row, uint32_t half) {
   const Scratch& scratch = *c.scratch;
-  const uint32_t channels = c.view->record->in_channels;
+  const OpRecord& op = *c.view->record;
+  const AmxDepth& depth = c.view->amx;
+  const uint32_t channels = op.in_channels, taps_of_run = uint32_t(depth.run / channels);
   const size_t pitch = scratch.gathered_pitch;
   const size_t valid = c.rows - row < kHalf ? c.rows - row : kHalf;
-  const bool whole_steps = channels % c.step == 0 || c.taps == 1;
-  Bfloat16* gathered = scratch.gathered + half * kHalf * pitch;
   AmxRows* place = scratch.amx_rows + half;
-  for (size_t step = 0; step < c.steps; ++step) {
-    place[2 * step] = {gathered + step * c.step, ptrdiff_t(pitch * sizeof(Bfloat16))};
-  }
-  for (uint32_t tap = 0; tap < c.taps; ++tap) {
-    const void* const* rows = scratch.table + tap * c.rows + row;
-    uint32_t channel = 0;
-    ptrdiff_t distance;
-    if (valid == kHalf && whole_steps && is_even(rows, distance)) {
-      const auto* begin = static_cast<const Bfloat16*>(rows[0]);
-      AmxRows* of_tap = place + size_t{tap} * channels / c.step * 2;
-      for (; channel + c.step <= channels; channel += c.step, of_tap += 2) {
-        *of_tap = {begin + channel, distance};
+  for (size_t run = 0; run < depth.runs; ++run) {
+    const void* const* rows = scratch.table + run * taps_of_run * c.rows + row;
+    Bfloat16* gathered = scratch.gathered + half * kHalf * pitch + run * depth.run;
+    const Bfloat16* begin = gathered;
+    ptrdiff_t distance = ptrdiff_t(pitch * sizeof(Bfloat16)), even;
+    if (taps_of_run == 1 && depth.run >= depth.step && valid == kHalf && is_even(rows, even)) {
+      begin = static_cast<const Bfloat16*>(rows[0]);
+      distance = even;
+    } else {
+      for (uint32_t tap = 0; tap < taps_of_run; ++tap, rows += c.rows, gathered += channels) {
+        for (size_t i = 0; i < valid; ++i) {
+          MatrixUnit::copy(gathered + i * pitch, static_cast<const Bfloat16*>(rows[i]), channels);
+        }
       }
-      if (channel == channels) continue;
     }
-    Bfloat16* to = gathered + size_t{tap} * channels + channel;
-    for (size_t i = 0; i < valid; ++i, to += pitch) {
-      MatrixUnit::copy(to, static_cast<const Bfloat16*>(rows[i]) + channel, channels - channel);
+    for (size_t step = 0; step < depth.steps; ++step, place += 2) {
+      *place = {begin + begin_of(depth, step), distance};
     }
+  }
+}
+
+// The same in the copied lines: those from `row` of the chunk on.
+void place_lines(const AmxTile& c, size_t row, uint32_t half) {
+  const AmxDepth& depth = c.view->amx;
+  const size_t channels = c.view->record->in_channels;
+  AmxRows* place = c.scratch->amx_rows + half;
+  const Bfloat16* begin = c.scratch->gathered + row * channels;
+  for (size_t run = 0; run < depth.runs; ++run, begin += c.width * channels) {
+    for (size_t step = 0; step < depth.steps; ++step, place += 2) {
+      *place = {begin + begin_of(depth, step), ptrdiff_t(channels * sizeof(Bfloat16))};
+    }
+  }
+}
+
+// Copies what `lines` lines of outputs read, the first of which is the image's line y.
+void copy_lines(const AmxTile& c, size_t image, uint32_t y, size_t lines) {
+  const OpView& view = *c.view;
+  const OpRecord& op = *view.record;
+  const size_t channels = op.in_channels;
+  // Of each padded line: pixels outside the image, those inside, and the rest.
+  const size_t before = op.pad_left > c.x ? smaller(op.pad_left - c.x, uint32_t(c.width)) : 0;
+  const size_t from = c.x > op.pad_left ? c.x - op.pad_left : 0;  // of the image's line
+  size_t inside = op.in_w > from ? op.in_w - from : 0;
+  if (inside > c.width - before) inside = c.width - before;
+  Bfloat16* to = c.scratch->gathered;
+  for (size_t line = 0; line < lines + op.kernel_h - 1; ++line, to += c.width * channels) {
+    const size_t in_y = y + line - op.pad_top;  // above the image: huge
+    if (in_y >= op.in_h || inside == 0) {
+      memset(to, 0, c.width * channels * sizeof(Bfloat16));
+      continue;
+    }
+    const Element* in =
+        static_cast<const Element*>(view.in) + ((image * op.in_h + in_y) * op.in_w + from) * view.in_pitch;
+    memset(to, 0, before * channels * sizeof(Bfloat16));
+    for (size_t i = 0; i < inside; ++i, in += view.in_pitch) {
+      MatrixUnit::copy(to + (before + i) * channels, in, op.in_channels);
+    }
+    memset(to + (before + inside) * channels, 0, (c.width - before - inside) * channels * sizeof(Bfloat16));
   }
 }
 
@@ -107,14 +159,14 @@ __attribute__((noinline)) void amx_block(AmxTile& c, const std::byte* weights, f
   if (kHalves == 2 && kPanels == 2) MatrixUnit::store<3>(sums + kHalf * kBlock + kPanel, kPitch);
 }
 
-// Bias, ReLU and rounding of the sums of one panel, into the output.
-void finish_panel(const AmxTile& c, const float* sums, size_t row, uint32_t rows, uint32_t column) {
+// Bias, ReLU and rounding of the sums of one panel, into the output's rows from `row` on.
+void finish_panel(const AmxTile& c, const float* sums, size_t row, size_t rows, uint32_t column) {
   const OpRecord& op = *c.view->record;
   const bool relu = op.flags & kRelu;
   const bool whole = column + kPanel <= smaller(op.out_channels, c.end);
   const V16 bias = V16::load(c.view->bias + column);
-  Element* out = static_cast<Element*>(c.view->out) + (c.first + row) * c.view->out_pitch + column;
-  for (uint32_t i = 0; i < rows; ++i, sums += kBlock, out += c.view->out_pitch) {
+  Element* out = static_cast<Element*>(c.view->out) + row * c.view->out_pitch + column;
+  for (size_t i = 0; i < rows; ++i, sums += kBlock, out += c.view->out_pitch) {
     V16 value = V16::load(sums) + bias;
     if (relu) value = value.relu();
     if (whole) {
@@ -125,55 +177,115 @@ void finish_panel(const AmxTile& c, const float* sums, size_t row, uint32_t rows
   }
 }
 
-// All columns of the tile, of the rows from `row` of the table on that make a block.
-void amx_rows(AmxTile& c, size_t row, uint32_t begin) {
+// All columns of the tile, of a block of `rows` rows that are placed. `finish(sums, column)` takes what comes out.
+template <typename Finish>
+void amx_columns(AmxTile& c, size_t rows, Finish finish) {
   alignas(64) float sums[kBlock * kBlock];
-  const auto rows = uint32_t(c.rows - row < kBlock ? c.rows - row : kBlock);
-  const bool two_halves = rows > kHalf;
-  place_rows(c, row, 0);
-  if (two_halves) place_rows(c, row + kHalf, 1);
-  for (uint32_t column = begin; column < c.end; column += kBlock) {
+  for (uint32_t column = c.begin; column < c.end; column += kBlock) {
     const std::byte* weights =
         static_cast<const std::byte*>(c.view->weights) + column / kPanel * c.view->panel_bytes;
     const bool two_panels = column + kPanel < c.end;
-    if (two_halves) {
+    if (rows > kHalf) {
       two_panels ? amx_block<2, 2>(c, weights, sums) : amx_block<2, 1>(c, weights, sums);
     } else {
       two_panels ? amx_block<1, 2>(c, weights, sums) : amx_block<1, 1>(c, weights, sums);
     }
-    finish_panel(c, sums, row, rows, column);
-    if (two_panels) finish_panel(c, sums + kPanel, row, rows, column + kPanel);
+    finish(sums, column);
+    if (two_panels) finish(sums + kPanel, column + kPanel);
   }
 }
 
-void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
-  const OpRecord& op = *view.record;
-  AmxTile c;
-  c.view = &view;
-  c.scratch = &scratch;
-  c.end = tile.column + tile.columns;
-  c.taps = op.kernel_h * op.kernel_w;
-  c.steps = view.panel_bytes / kStepBytes;
-  c.step = view.amx_step;
-  const size_t blocks = (size_t{tile.rows} + kBlock - 1) / kBlock,
-               groups = (tile.columns + kBlock - 1) / kBlock;
-  c.ahead = scratch.ahead;
-  c.lines = (c.ahead.count + blocks * groups * c.steps - 1) / (blocks * groups * c.steps);
-  // The last step goes on behind K, where weights are zero, and what is multiplied with them must be finite.
-  const size_t depth = size_t{c.taps} * op.in_channels;
-  for (uint32_t i = 0; i < kBlock && depth % c.step != 0; ++i) {
-    memset(scratch.gathered + i * scratch.gathered_pitch + depth, 0,
-           (c.steps * c.step - depth) * sizeof(Bfloat16));
+// Chunks as large as the table allows.
+void by_rows(AmxTile& c, const Tile& tile) {
+  const OpView& view = *c.view;
+  const Scratch& scratch = *c.scratch;
+  const AmxDepth& depth = view.amx;
+  // A single step goes on behind K, where weights are zero, and what is multiplied with them must be finite.
+  for (uint32_t i = 0; i < kBlock && depth.run < depth.step; ++i) {
+    memset(scratch.gathered + i * scratch.gathered_pitch + depth.run, 0,
+           (depth.step - depth.run) * sizeof(Bfloat16));
   }
-  const size_t entries = scratch.table_entries / c.taps;
+  const size_t entries = scratch.table_entries / (depth.runs * depth.run / view.record->in_channels);
   const size_t most = (entries < kTableRows ? entries : kTableRows) / kBlock * kBlock;
-  MatrixUnit::begin(view.amx_step);
   for (size_t done = 0; done < tile.rows; done += c.rows) {
     c.first = tile.row + done;
     c.rows = tile.rows - done < most ? tile.rows - done : most;
     fill_table(view, scratch, c.first, c.rows);
-    for (size_t row = 0; row < c.rows; row += kBlock) amx_rows(c, row, tile.column);
+    for (size_t row = 0, rows; row < c.rows; row += rows) {
+      rows = c.rows - row < kBlock ? c.rows - row : kBlock;
+      place_rows(c, row, 0);
+      if (rows > kHalf) place_rows(c, row + kHalf, 1);
+      amx_columns(c, rows, [&](const float* sums, uint32_t column) {
+        finish_panel(c, sums, c.first + row, rows, column);
+      });
+    }
   }
+}
+
+// Chunks of one image, as large as the memory for their lines allows: some lines, or a piece of one.
+void by_lines(AmxTile& c, const Tile& tile) {
+  const OpRecord& op = *c.view->record;
+  const size_t padded = size_t{op.out_w} + op.kernel_w - 1, image = size_t{op.out_h} * op.out_w;
+  // Pixels that there is room for; what a block reads behind them is of rows that are not stored.
+  const size_t room = c.scratch->gathered_elements / op.in_channels - kBlock;
+  const size_t whole_lines = room / padded,
+               most_lines = whole_lines < op.kernel_h ? 1 : whole_lines - op.kernel_h + 1;
+  const size_t end = size_t{tile.row} + tile.rows;
+  for (size_t count; c.first < end; c.first += count) {
+    const size_t inside = c.first % image;
+    const auto y = uint32_t(inside / op.out_w), x = uint32_t(inside % op.out_w);
+    count = end - c.first < image - inside ? end - c.first : image - inside;
+    if (count > most_lines * op.out_w - x) count = most_lines * op.out_w - x;
+    size_t lines = (x + count - 1) / op.out_w + 1;
+    c.x = 0;
+    c.width = padded;
+    if (lines == 1) {
+      if (count > room / op.kernel_h - op.kernel_w + 1) count = room / op.kernel_h - op.kernel_w + 1;
+      c.x = x;
+      c.width = count + op.kernel_w - 1;
+    }
+    copy_lines(c, c.first / image, y, lines);
+    const size_t last = (lines - 1) * c.width + (x + count - 1) % op.out_w - c.x;
+    for (size_t row = x - c.x, rows; row <= last; row += rows) {
+      rows = last + 1 - row < kBlock ? last + 1 - row : kBlock;
+      place_lines(c, row, 0);
+      if (rows > kHalf) place_lines(c, row + kHalf, 1);
+      amx_columns(c, rows, [&](const float* sums, uint32_t column) {
+        for (size_t i = 0, some; i < rows; i += some, sums += some * kBlock) {
+          const size_t line = (row + i) / c.width, at = c.x + (row + i) % c.width;
+          some = c.x + c.width - at < rows - i ? c.x + c.width - at : rows - i;
+          if (at >= op.out_w) continue;
+          const size_t stored = op.out_w - at < some ? op.out_w - at : some;
+          finish_panel(c, sums, (c.first / image * op.out_h + y + line) * op.out_w + at, stored, column);
+        }
+      });
+    }
+  }
+}
+
+// Whether lines are copied: windows that slide by one pixel, over outputs that do not lose themselves between the ends of
+// lines.
+inline bool copies_lines(const OpView& view) {
+  const OpRecord& op = *view.record;
+  return view.amx.runs == op.kernel_h && op.kernel_h * op.kernel_w > 1 && op.stride_h == 1 &&
+         op.stride_w == 1 && op.in_channels <= view.in_pitch && op.out_w >= op.kernel_w - 1 &&
+         op.out_h * op.out_w >= kHalf;
+}
+
+void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
+  AmxTile c{};
+  c.view = &view;
+  c.scratch = &scratch;
+  c.begin = tile.column;
+  c.end = tile.column + tile.columns;
+  c.steps = view.amx.runs * view.amx.steps;
+  c.first = tile.row;
+  const size_t blocks = (size_t{tile.rows} + kBlock - 1) / kBlock,
+               groups = (tile.columns + kBlock - 1) / kBlock;
+  c.ahead = scratch.ahead;
+  c.lines = (c.ahead.count + blocks * groups * c.steps - 1) / (blocks * groups * c.steps);
+  MatrixUnit::begin(view.amx.step);
+  copies_lines(view) ? by_lines(c, tile) : by_rows(c, tile);
   MatrixUnit::end();
 }
 

@@ -17,6 +17,13 @@ struct Bfloat16 {
   uint16_t bits;
 };
 
+// How AMX takes K of a convolution: `runs` runs of `run` elements, which lie side by side in a line of the image, each in
+// `steps` steps of `step` elements.
+struct AmxDepth {
+  size_t runs, run, steps;
+  uint32_t step;
+};
+
 // An op with its addresses. Fixed when a context is created. Elements are those of the kernels: float32 or bfloat16.
 struct OpView {
   const OpRecord* record;
@@ -25,7 +32,7 @@ struct OpView {
   size_t in_pitch, out_pitch;
   const void* weights;  // as weights.h has them; for INPUT float32: scales, then shifts
   size_t panel_bytes;   // of the weights of 16 columns of a convolution
-  uint32_t amx_step;    // elements of K in one multiplication of AMX
+  AmxDepth amx;         // of a convolution
   const float* bias;
   float* parts;  // sums of the parts of K; null where K is whole
 };
@@ -43,8 +50,9 @@ constexpr uint32_t kPoolPixels = 4096;  // of a line that pools do at a time; no
 constexpr uint32_t kPooledRows = 64;    // that a pool makes at a time for the convolution behind it
 constexpr size_t kLrnSquares = 1024;    // that LRN takes at a time, or those of a row
 constexpr size_t kWidestGroup = 64;     // columns that a micro-kernel computes, at most
-constexpr size_t kMinPatches = size_t(1) << 17;  // floats: 512 KB, about what L2 keeps
-constexpr size_t kMinTable = 4096;               // addresses: 32 KB, which L2 keeps while a tile is computed
+constexpr size_t kMinPatches = size_t(1) << 17;   // floats: 512 KB, about what L2 keeps
+constexpr size_t kMinGathered = size_t(1) << 16;  // elements: 128 KB of L2
+constexpr size_t kMinTable = 4096;                // addresses: 32 KB, which L2 keeps while a tile is computed
 
 // Memory to fetch into a cache, in lines of kPanel floats: 64 bytes.
 struct Lines {
@@ -71,10 +79,11 @@ struct Scratch {
   size_t patch_floats;  // at least kMinPatches, and room for two patches of any convolution
   // Of a convolution behind a pool: kPooledRows of in_channels, each an odd number of cache lines. The same memory.
   void* pooled;
-  // Of a convolution by AMX, a block of kMaxBlockRows rows: what was gathered of them, room for K of any convolution, and
-  // where the rows of each step of K lie, [steps][2].
+  // Of a convolution by AMX: what was gathered of kMaxBlockRows rows, room for K of any convolution in each, or lines of the
+  // image; and where the rows of each step of K lie, [steps][2].
   Bfloat16* gathered;
   size_t gathered_pitch;
+  size_t gathered_elements;  // at least kMinGathered
   AmxRows* amx_rows;
   // LRN: out_channels + size + 2 * kPanel, or kLrnSquares; softmax: channels; pools: min(in_w, kPoolPixels) *
   // kPoolColumns.

@@ -10,7 +10,8 @@ namespace ie::cpu {
 
 ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa isa, uint32_t threads,
                            const Allocator& allocator, const ie_input* input) {
-  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, pooled = 0, steps = 0;  // steps of K by AMX
+  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, pooled = 0;
+  size_t depth = 0, steps = 0;  // of the longest K by AMX
   for (const Program* program : programs) {
     const bool amx = runs_on_amx(*program, isa);
     for (const OpRecord& op : program->ops) {
@@ -18,7 +19,9 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
         table = std::max(table, kMaxBlockRows * taps(op));
         zeros = std::max<size_t>(zeros, op.in_channels);
         if (amx) {
-          steps = std::max(steps, amx_steps(op));
+          const AmxDepth whole = amx_depth(op);
+          depth = std::max(depth, whole.runs * whole.run);
+          steps = std::max(steps, whole.runs * whole.steps);
         } else if (op.flags & kWinograd) {
           patches = std::max(patches, 2 * size_t{patch_size(op)} * patch_size(op) *
                                           (size_t(op.in_channels) + kWidestGroup + kPanel));
@@ -42,8 +45,9 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
   if (patches != 0) patches = std::max(patches, kMinPatches);
   const size_t shared = std::max(pad(patches * sizeof(float)), pooled);
   // An odd number of cache lines, so that rows do not meet in one set of a cache.
-  const size_t gathered_pitch = steps == 0 ? 0 : (steps | 1) * kAmxStep;
-  const size_t gathered = pad(kMaxBlockRows * gathered_pitch * sizeof(Bfloat16));
+  const size_t gathered_pitch = ((depth + kAmxStep - 1) / kAmxStep | 1) * kAmxStep;
+  const size_t gathered_elements = depth == 0 ? 0 : std::max(kMaxBlockRows * gathered_pitch, kMinGathered);
+  const size_t gathered = pad(gathered_elements * sizeof(Bfloat16));
   const size_t amx_rows = pad(2 * steps * sizeof(AmxRows));
   const size_t each =
       pad(table * sizeof(void*)) + inside + pad(line * sizeof(float)) + shared + gathered + amx_rows;
@@ -59,6 +63,7 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
   scratch.table_entries = table;
   scratch.patch_floats = patches;
   scratch.gathered_pitch = gathered_pitch;
+  scratch.gathered_elements = gathered_elements;
   scratch.input = input;
   for (uint32_t worker = 0; worker < threads; ++worker) {
     take(scratch.table, pad(table * sizeof(void*)));

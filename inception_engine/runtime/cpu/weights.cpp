@@ -49,14 +49,18 @@ void make_points(const Program& program, const OpRecord& op, const Kernels& kern
 
 // [columns / 16][K][16] to the order of Form::kAmx.
 void order_for_amx(const OpRecord& op, const std::byte* from, std::byte* to) {
-  const size_t depth = size_t{taps(op)} * op.in_channels, step = amx_step(op);
+  const AmxDepth depth = amx_depth(op);
   const size_t panels = (op.out_channels + kPanel - 1) / kPanel,
                panel_bytes = Weights::panel_bytes(op, Form::kAmx);
   std::memset(to, 0, panels * panel_bytes);
   for (size_t panel = 0; panel < panels; ++panel, to += panel_bytes) {
-    for (size_t k = 0; k < depth; ++k, from += kPanel * sizeof(Bfloat16)) {
-      const size_t row = k / step * kAmxStep / 2 + k % step / 2;
-      auto* pair = reinterpret_cast<Bfloat16*>(to) + row * 2 * kPanel + k % 2;
+    for (size_t k = 0; k < depth.runs * depth.run; ++k, from += kPanel * sizeof(Bfloat16)) {
+      const size_t run = k / depth.run, in_run = k % depth.run, step = in_run / depth.step;
+      // The last step of a run of several ends with it.
+      const size_t behind = step > 0 && step + 1 == depth.steps ? depth.steps * depth.step - depth.run : 0;
+      const size_t element = in_run % depth.step + behind;
+      const size_t row = (run * depth.steps + step) * kAmxStep / 2 + element / 2;
+      auto* pair = reinterpret_cast<Bfloat16*>(to) + row * 2 * kPanel + element % 2;
       for (uint32_t column = 0; column < kPanel; ++column) {
         std::memcpy(pair + 2 * column, from + column * sizeof(Bfloat16), sizeof(Bfloat16));
       }
@@ -75,22 +79,27 @@ bool suits_amx(const Program& program) {
                      [](const OpRecord& op) { return op.part_depth == 0; });
 }
 
-size_t amx_steps(const OpRecord& op) { return (size_t{taps(op)} * op.in_channels + kAmxStep - 1) / kAmxStep; }
-
-uint32_t amx_step(const OpRecord& op) {
-  const bool is_tap = op.in_channels < kAmxStep && op.in_channels % 2 == 0 && taps(op) == amx_steps(op);
-  return is_tap ? op.in_channels : kAmxStep;
+AmxDepth amx_depth(const OpRecord& op) {
+  const auto steps_of = [](size_t elements) { return (elements + kAmxStep - 1) / kAmxStep; };
+  const size_t line = size_t{taps_across(op)} * op.in_channels, lines = taps(op) / taps_across(op);
+  if (line >= kAmxStep) return {lines, line, steps_of(line), kAmxStep};
+  if (line % 2 == 0 && lines == steps_of(lines * line)) return {lines, line, 1, uint32_t(line)};
+  return {1, lines * line, steps_of(lines * line), kAmxStep};
 }
 
 size_t Weights::panel_bytes(const OpRecord& op, Form form) {
-  if (form == Form::kAmx) return amx_steps(op) * kAmxStep * kPanel * sizeof(Bfloat16);
+  if (form == Form::kAmx) {
+    const AmxDepth depth = amx_depth(op);
+    return depth.runs * depth.steps * kAmxStep * kPanel * sizeof(Bfloat16);
+  }
   const size_t points = op.flags & kWinograd ? size_t{patch_size(op)} * patch_size(op) : size_t{taps(op)};
   return points * op.in_channels * kPanel * sizeof(float);
 }
 
 Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form) {
   const uint32_t patches = form == Form::kFloat32 && op.flags & kWinograd ? patch_size(op) : 0;
-  return {op.weight_offset, op.weight_bytes, program.header.dtype, patches, taps(op), op.in_channels};
+  return {op.weight_offset, op.weight_bytes, program.header.dtype, patches,
+          taps(op),         taps_across(op), op.in_channels};
 }
 
 // Whether an op's weights are still to be read where they stand when `made` is there, too: by kernels, or to make a form of

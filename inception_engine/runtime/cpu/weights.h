@@ -18,16 +18,15 @@ namespace ie::cpu {
 // How the weights of a convolution lie, panel by panel of 16 columns.
 enum class Form {
   kFloat32,  // [taps, or the points of a patch][in_channels][16] float32
-  kAmx  // [steps][16][16][2] bfloat16: element 2 * i + j of a step of K and a column stand at [step][i][column][j]
+  kAmx  // [runs][steps][16][16][2] bfloat16: element 2 * i + j of a step and a column stand at [run][step][i][column][j]
 };
 
 // Whether AMX can compute a program: what it reads and writes is bfloat16 everywhere, and each K is whole.
 bool suits_amx(const Program& program);
 
-// Steps in which AMX takes K of a convolution, and elements of each: kAmxStep, the last filled up with zeros; or a tap of
-// fewer, whole pairs, where there are no more steps for that. So rows of whole taps are read where they lie.
-size_t amx_steps(const OpRecord& op);
-uint32_t amx_step(const OpRecord& op);
+// A window's lines, taken in steps of kAmxStep elements of which the last ends with the line; or, where they are shorter,
+// each line in one step if there are no more steps for that, or else the whole of K, filled up with zeros.
+AmxDepth amx_depth(const OpRecord& op);
 
 // Those of all programs of an engine. Half precision is widened, and windows for Winograd's algorithm are taken to the
 // points of a patch, 36 for 9 or 25, or 16 for 9; or it is ordered as AMX reads it, which computes all windows directly. A form is made
@@ -57,8 +56,8 @@ class Weights {
   static size_t panel_bytes(const OpRecord& op, Form form);
 
  private:
-  // Offset, bytes, dtype, the size of patches or 0; taps and channels, which say how the weights lie.
-  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t>;
+  // Offset, bytes, dtype, the size of patches or 0; taps, those of a line, and channels, which say how the weights lie.
+  using Key = std::tuple<uint64_t, uint64_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t>;
   struct Made {
     bool done = false;
     std::map<Key, size_t> places;  // in bytes; without those that are read from the section itself
