@@ -49,7 +49,10 @@ def python_without_the_package(folder: Path) -> Path:
 @pytest.mark.timeout(900)
 def test_rehearsal(tmp_path: Path) -> None:
     """Every stage, end to end."""
-    environment = os.environ | {"PYTHON": str(python_without_the_package(tmp_path / "venv"))}
+    environment = os.environ | {
+        "PYTHON": str(python_without_the_package(tmp_path / "venv")),
+        "INCEPTION_ENGINE_LIBRARY": str(binding.library_path()),
+    }
     done = subprocess.run(
         [ROOT / "tools" / "gpu", "--rehearse", "--out", tmp_path],
         env=environment,
