@@ -1,7 +1,7 @@
 """What pyproject.toml requires, a line each: to build the package, or to use it with an extra.
 
-    python tools/requirements.py build
-    python tools/requirements.py EXTRA
+python tools/requirements.py build
+python tools/requirements.py EXTRA
 """
 
 from __future__ import annotations
