@@ -34,8 +34,7 @@ def fuse_pools(lowered: Lowered) -> list[Buffer]:
     gone = []
     for conv in [op for op in lowered.ops if op.kind == OpKind.CONV]:
         window = conv.kernel, conv.stride, conv.pads
-        whole = conv.tile[1] >= conv.target.padded and not conv.part_depth
-        if window != ((1, 1), (1, 1), (0, 0, 0, 0)) or not whole:
+        if window != ((1, 1), (1, 1), (0, 0, 0, 0)) or not _computes_whole_rows(conv):
             continue
         pool = _only_writer(lowered, conv)
         if pool is None or pool.kind != OpKind.MAX_POOL or pool.stride != (1, 1) or pool.flags:
@@ -58,11 +57,15 @@ def _producer(lowered: Lowered, lrn: Op) -> Op | None:
     fits = (
         producer is not None
         and producer.kind in (OpKind.CONV, OpKind.MAX_POOL)
-        and producer.tile[1] >= producer.target.padded
-        and not producer.part_depth
+        and _computes_whole_rows(producer)
         and producer.lrn is None
     )
     return producer if fits else None
+
+
+def _computes_whole_rows(op: Op) -> bool:
+    """Whether each task makes all columns of its rows."""
+    return op.tile[1] >= op.target.padded and not op.part_depth
 
 
 def _only_writer(lowered: Lowered, reader: Op) -> Op | None:

@@ -77,8 +77,9 @@ struct Scratch {
   // Of a convolution by Winograd's algorithm: patches at their points, then sums at the points of a group of panels.
   float* patches;
   size_t patch_floats;  // at least kMinPatches, and room for two patches of any convolution
-  // Of a convolution behind a pool: kPooledRows of in_channels, each an odd number of cache lines. The same memory.
+  // Of a convolution behind a pool: kPooledRows rows of in_channels, so many bytes apart. The same memory.
   void* pooled;
+  size_t pooled_pitch;
   // Of a convolution by AMX: what was gathered of kMaxBlockRows rows, room for K of any convolution in each, or lines of the
   // image; and where the rows of each step of K lie, [steps][2].
   Bfloat16* gathered;

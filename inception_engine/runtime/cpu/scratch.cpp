@@ -8,9 +8,16 @@
 
 namespace ie::cpu {
 
+namespace {
+
+// The least odd number of cache lines for so many bytes, so that rows do not meet in one set of a cache; in bytes.
+size_t odd_lines(size_t bytes) { return ((bytes + 63) / 64 | 1) * 64; }
+
+}  // namespace
+
 ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa isa, uint32_t threads,
                            const Allocator& allocator, const ie_input* input) {
-  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, pooled = 0;
+  size_t table = kMinTable, line = 0, zeros = 0, patches = 0, pooled_pitch = 0;
   size_t depth = 0, steps = 0;  // of the longest K by AMX
   for (const Program* program : programs) {
     const bool amx = runs_on_amx(*program, isa);
@@ -30,7 +37,7 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
         line = std::max<size_t>(line, op.in_channels);
       }
       if (op.flags & kMaxPoolFirst) {
-        pooled = std::max(pooled, kPooledRows * (size_t{op.in_channels} * sizeof(float) / 64 + 2) * 64);
+        pooled_pitch = std::max(pooled_pitch, odd_lines(size_t{op.in_channels} * sizeof(float)));
       }
       if (has_pool(op)) {
         line = std::max(line, size_t(std::min(op.in_w, kPoolPixels)) * kPoolColumns);
@@ -43,9 +50,8 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
   const auto pad = [](size_t bytes) { return (bytes + 63) / 64 * 64; };
   const size_t inside = pad(kTableRows * sizeof(uint64_t));
   if (patches != 0) patches = std::max(patches, kMinPatches);
-  const size_t shared = std::max(pad(patches * sizeof(float)), pooled);
-  // An odd number of cache lines, so that rows do not meet in one set of a cache.
-  const size_t gathered_pitch = ((depth + kAmxStep - 1) / kAmxStep | 1) * kAmxStep;
+  const size_t shared = std::max(pad(patches * sizeof(float)), kPooledRows * pooled_pitch);
+  const size_t gathered_pitch = odd_lines(depth * sizeof(Bfloat16)) / sizeof(Bfloat16);
   const size_t gathered_elements = depth == 0 ? 0 : std::max(kMaxBlockRows * gathered_pitch, kMinGathered);
   const size_t gathered = pad(gathered_elements * sizeof(Bfloat16));
   const size_t amx_rows = pad(2 * steps * sizeof(AmxRows));
@@ -62,6 +68,7 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
   take(scratch.zeros, zero_bytes);
   scratch.table_entries = table;
   scratch.patch_floats = patches;
+  scratch.pooled_pitch = pooled_pitch;
   scratch.gathered_pitch = gathered_pitch;
   scratch.gathered_elements = gathered_elements;
   scratch.input = input;

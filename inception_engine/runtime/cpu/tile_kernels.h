@@ -156,8 +156,7 @@ void behind_pool(const OpView& view, const Tile& tile, const Scratch& scratch) {
   from.record = &pool;
   to.record = &product;
   to.in = pooled;
-  // An odd number of cache lines, so that rows do not meet in one set of a cache.
-  to.in_pitch = ((op.in_channels * sizeof(Element) / 64 + 1) | 1) * 64 / sizeof(Element);
+  to.in_pitch = scratch.pooled_pitch / sizeof(Element);
   const uint32_t most = op.out_w < kPooledRows ? kPooledRows / op.out_w * op.out_w : kPooledRows;
   for (uint32_t done = 0, rows; done < tile.rows; done += rows) {
     rows = smaller(most, tile.rows - done);
