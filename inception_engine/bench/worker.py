@@ -28,8 +28,6 @@ from typing import Any
 import numpy as np
 
 from inception_engine.bench.runners import Runner, Task
-from inception_engine.network import Preprocess
-from inception_engine.preprocess import normalise
 
 
 @dataclass(frozen=True)
@@ -150,13 +148,24 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def _call(runner: Runner, images: np.ndarray, preprocess: Preprocess) -> Callable[[], Any]:
+def _normalise(task: Task) -> Callable[[np.ndarray], np.ndarray]:
+    """NumPy's preprocessing of a batch of pixels, the same for every engine. Imported where it is needed alone: the
+    memory of a process is to be its engine's.
+    """
+    from inception_engine.network import Preprocess
+    from inception_engine.preprocess import normalise
+
+    return partial(normalise, preprocess=Preprocess(mean=tuple(task.mean), std=tuple(task.std)))
+
+
+def _call(
+    runner: Runner, images: np.ndarray, normalise: Callable[[np.ndarray], np.ndarray] | None
+) -> Callable[[], Any]:
     """The whole call: preprocessing where the images are pixels and the runner takes none, copies, compute."""
-    outside = images.dtype == np.uint8 and not runner.takes_pixels
     upload, compute, download = runner.upload, runner.compute, runner.download
 
     def call() -> Any:
-        given: Any = normalise(images, preprocess) if outside else images
+        given: Any = images if normalise is None else normalise(images)
         if upload is not None:
             given = upload(given)
         logits = compute(given)
@@ -165,10 +174,8 @@ def _call(runner: Runner, images: np.ndarray, preprocess: Preprocess) -> Callabl
     return call
 
 
-def _parts(
-    runner: Runner, images: np.ndarray, task: Task, preprocess: Preprocess
-) -> Callable[[int], dict[str, list[int]]]:
-    """Times of each part, waited for. Preprocessing is NumPy's of a batch of pixels, the same for every engine."""
+def _parts(runner: Runner, images: np.ndarray, task: Task) -> Callable[[int], dict[str, list[int]]]:
+    """Times of each part, waited for."""
     pixels = images
     if images.dtype != np.uint8:
         pixels = np.full((task.batch, *task.shape[1:], task.shape[0]), 127, np.uint8)
@@ -187,9 +194,10 @@ def _parts(
             ("d2h", runner.download),
         ]
         found: dict[str, list[int]] = {}
+        normalise = partial(_normalise(task), pixels)
         normalised: Any = None
         for _ in range(count):
-            normalised = timed(lambda: normalise(pixels, preprocess), found.setdefault("preprocess", []))
+            normalised = timed(normalise, found.setdefault("preprocess", []))
         fused = images.dtype == np.uint8 and runner.takes_pixels
         for _ in range(count + 1):
             value = images if fused or images.dtype != np.uint8 else normalised
@@ -212,7 +220,7 @@ def main() -> None:
     shape = task.shape if task.input == "float32" else [*task.shape[1:], task.shape[0]]
     kind = np.float32 if task.input == "float32" else np.uint8
     images = np.fromfile(task.images, kind).reshape(task.batch, *shape)
-    preprocess = Preprocess(mean=tuple(task.mean), std=tuple(task.std))
+    normalise = _normalise(task) if images.dtype == np.uint8 else None
     try:
         start = time.perf_counter_ns()
         for package in task.packages:
@@ -221,12 +229,14 @@ def main() -> None:
         imported = time.perf_counter_ns()
         runners = [opener(task)]
         opened = time.perf_counter_ns()
-        calls = [_call(runners[0], images, preprocess)]
+        if runners[0].takes_pixels:
+            normalise = None
+        calls = [_call(runners[0], images, normalise)]
         logits = [calls[0]()]
         first = time.perf_counter_ns()
         for _ in range(task.streams - 1):
             runners.append(opener(task))
-            calls.append(_call(runners[-1], images, preprocess))
+            calls.append(_call(runners[-1], images, normalise))
             logits.append(calls[-1]())
         results = np.concatenate([np.asarray(result, np.float32) for result in logits])
         results.tofile(task.logits)
@@ -241,7 +251,7 @@ def main() -> None:
             "shape": list(results.shape),
         }
     )
-    serve(Service(calls, _parts(runners[0], images, task, preprocess), Clock()), sys.stdin, reply)
+    serve(Service(calls, _parts(runners[0], images, task), Clock()), sys.stdin, reply)
     for runner in runners:
         runner.close()
 
