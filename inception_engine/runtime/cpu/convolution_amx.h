@@ -23,6 +23,12 @@ constexpr uint32_t kBlock = 2 * kHalf;                               // rows and
 constexpr size_t kStepBytes = kPanel * kAmxStep * sizeof(Bfloat16);  // of the weights of one panel
 static_assert(kBlock <= kMaxBlockRows && kStepBytes == 16 * 64);
 
+// Rows of a block that follow each other in the output, too.
+struct Piece {
+  size_t row;            // of the output
+  uint32_t first, rows;  // of the block
+};
+
 struct AmxTile {
   const OpView* view;
   const Scratch* scratch;
@@ -159,14 +165,15 @@ __attribute__((noinline)) void amx_block(AmxTile& c, const std::byte* weights, f
   if (kHalves == 2 && kPanels == 2) MatrixUnit::store<3>(sums + kHalf * kBlock + kPanel, kPitch);
 }
 
-// Bias, ReLU and rounding of the sums of one panel, into the output's rows from `row` on.
-void finish_panel(const AmxTile& c, const float* sums, size_t row, size_t rows, uint32_t column) {
+// Bias, ReLU and rounding of the sums of one panel, into the output.
+void finish_panel(const AmxTile& c, const float* sums, const Piece& piece, uint32_t column) {
   const OpRecord& op = *c.view->record;
   const bool relu = op.flags & kRelu;
   const bool whole = column + kPanel <= smaller(op.out_channels, c.end);
   const V16 bias = V16::load(c.view->bias + column);
-  Element* out = static_cast<Element*>(c.view->out) + row * c.view->out_pitch + column;
-  for (size_t i = 0; i < rows; ++i, sums += kBlock, out += c.view->out_pitch) {
+  Element* out = static_cast<Element*>(c.view->out) + piece.row * c.view->out_pitch + column;
+  sums += piece.first * kBlock;
+  for (uint32_t i = 0; i < piece.rows; ++i, sums += kBlock, out += c.view->out_pitch) {
     V16 value = V16::load(sums) + bias;
     if (relu) value = value.relu();
     if (whole) {
@@ -177,9 +184,8 @@ void finish_panel(const AmxTile& c, const float* sums, size_t row, size_t rows, 
   }
 }
 
-// All columns of the tile, of a block of `rows` rows that are placed. `finish(sums, column)` takes what comes out.
-template <typename Finish>
-void amx_columns(AmxTile& c, size_t rows, Finish finish) {
+// All columns of the tile, of a block of `rows` rows that are placed.
+void amx_columns(AmxTile& c, size_t rows, const Piece* pieces, size_t piece_count) {
   alignas(64) float sums[kBlock * kBlock];
   for (uint32_t column = c.begin; column < c.end; column += kBlock) {
     const std::byte* weights =
@@ -190,8 +196,10 @@ void amx_columns(AmxTile& c, size_t rows, Finish finish) {
     } else {
       two_panels ? amx_block<1, 2>(c, weights, sums) : amx_block<1, 1>(c, weights, sums);
     }
-    finish(sums, column);
-    if (two_panels) finish(sums + kPanel, column + kPanel);
+    for (size_t i = 0; i < piece_count; ++i) {
+      finish_panel(c, sums, pieces[i], column);
+      if (two_panels) finish_panel(c, sums + kPanel, pieces[i], column + kPanel);
+    }
   }
 }
 
@@ -215,11 +223,25 @@ void by_rows(AmxTile& c, const Tile& tile) {
       rows = c.rows - row < kBlock ? c.rows - row : kBlock;
       place_rows(c, row, 0);
       if (rows > kHalf) place_rows(c, row + kHalf, 1);
-      amx_columns(c, rows, [&](const float* sums, uint32_t column) {
-        finish_panel(c, sums, c.first + row, rows, column);
-      });
+      const Piece all = {c.first + row, 0, uint32_t(rows)};
+      amx_columns(c, rows, &all, 1);
     }
   }
+}
+
+// Which of a block's rows, those from `row` of the lines on, are outputs. Returns the number of pieces.
+size_t outputs_of(const AmxTile& c, size_t row, size_t rows, Piece* pieces) {
+  const OpRecord& op = *c.view->record;
+  const size_t line = c.first / op.out_w;  // of all images
+  size_t count = 0;
+  for (size_t i = 0, some; i < rows; i += some) {
+    const size_t x = c.x + (row + i) % c.width, left = c.x + c.width - x;
+    some = left < rows - i ? left : rows - i;
+    if (x >= op.out_w) continue;
+    const size_t stored = op.out_w - x < some ? op.out_w - x : some;
+    pieces[count++] = {(line + (row + i) / c.width) * op.out_w + x, uint32_t(i), uint32_t(stored)};
+  }
+  return count;
 }
 
 // Chunks of one image, as large as the memory for their lines allows: some lines, or a piece of one.
@@ -250,15 +272,8 @@ void by_lines(AmxTile& c, const Tile& tile) {
       rows = last + 1 - row < kBlock ? last + 1 - row : kBlock;
       place_lines(c, row, 0);
       if (rows > kHalf) place_lines(c, row + kHalf, 1);
-      amx_columns(c, rows, [&](const float* sums, uint32_t column) {
-        for (size_t i = 0, some; i < rows; i += some, sums += some * kBlock) {
-          const size_t line = (row + i) / c.width, at = c.x + (row + i) % c.width;
-          some = c.x + c.width - at < rows - i ? c.x + c.width - at : rows - i;
-          if (at >= op.out_w) continue;
-          const size_t stored = op.out_w - at < some ? op.out_w - at : some;
-          finish_panel(c, sums, (c.first / image * op.out_h + y + line) * op.out_w + at, stored, column);
-        }
-      });
+      Piece pieces[kBlock];
+      amx_columns(c, rows, pieces, outputs_of(c, row, rows, pieces));
     }
   }
 }
