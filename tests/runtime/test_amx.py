@@ -113,6 +113,7 @@ CASES: dict[str, tuple[int, int, Pair, Pair, Pads, Pair, int]] = {
     "3x3, outputs too few to copy lines": (40, 16, (3, 3), (1, 1), (0, 0, 0, 0), (5, 5), 5),
     "2x4, uneven pads": (20, 24, (2, 4), (1, 1), (1, 3, 0, 0), (9, 13), 2),
     "1x7": (24, 24, (1, 7), (1, 1), (0, 3, 0, 3), (17, 17), 1),
+    "1x3 of three channels": (3, 16, (1, 3), (1, 1), (0, 1, 0, 1), (4, 30), 2),
     "7x1": (40, 24, (7, 1), (1, 1), (3, 0, 3, 0), (17, 17), 2),
     "4x2 of odd channels": (7, 24, (4, 2), (1, 1), (0, 0, 0, 0), (17, 5), 3),
     "a step a tap": (30, 48, (3, 3), (1, 1), (1, 1, 1, 1), (5, 70), 2),
@@ -269,3 +270,44 @@ def test_an_infinite_image_leaves_others_alone() -> None:
     actual = outputs(network, images, threads=1)["logits"]
     assert not np.isfinite(actual[1]).any()
     np.testing.assert_array_equal(actual[0], expected[0])
+
+
+WINDOWS = [
+    (channels, kernel)
+    for kernel in ((1, 1), (1, 3), (3, 1), (2, 3), (3, 3), (5, 5))
+    for channels in (1, 3, 5, 8, 16, 33)
+]
+
+
+@needs_amx
+@pytest.mark.parametrize(("channels", "kernel"), WINDOWS)
+def test_what_no_window_sees_changes_nothing(channels: int, kernel: Pair) -> None:
+    """A pixel that is no number shows in the outputs whose windows hold it, and in no others; also in later runs."""
+    rng = np.random.default_rng(0)
+    pads = kernel[0] // 2, kernel[1] // 2, (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+    same = convolution(
+        rng, "same", INPUT, (channels, channels, 1, 1), relu=False
+    )  # a first window would be folded
+    layer = convolution(rng, "conv", "same", (16, channels, *kernel), pads=pads, relu=False)
+    same.weight[..., 0, 0] = np.eye(channels)
+    layer.weight[layer.weight == 0] = 1
+    preprocess = Preprocess(mean=(0.0,), std=(1.0,))
+    shape = channels, 9, 30
+    network = Network(
+        name="windows", input_shape=shape, layers=(same, layer), logits="conv", preprocess=preprocess
+    )
+    clean = small_integers(rng, 3, *shape)
+    spoiled = clean.copy()
+    spoiled[0] = np.nan
+    spoiled[1, channels // 2, 4, 15] = np.inf
+    with ie.Engine(ie.compile(network, max_batch=3, dtype="bf16"), isa="amx", threads=2) as engine:
+        expected = engine.run(clean)
+        actual = engine.run(spoiled)
+        np.testing.assert_array_equal(engine.run(clean), expected)
+    sees = np.zeros((9, 30), bool)
+    rows, columns = 4 + pads[0] - np.arange(kernel[0]), 15 + pads[1] - np.arange(kernel[1])
+    sees[np.ix_(rows, columns)] = True
+    assert np.isfinite(expected).all() and np.isnan(actual[0]).all()
+    np.testing.assert_array_equal(np.isfinite(actual[1]), np.broadcast_to(~sees, actual[1].shape))
+    np.testing.assert_array_equal(actual[1][:, ~sees], expected[1][:, ~sees])
+    np.testing.assert_array_equal(actual[2], expected[2])

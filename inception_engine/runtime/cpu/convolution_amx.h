@@ -279,12 +279,12 @@ void by_lines(AmxTile& c, const Tile& tile) {
 }
 
 // Whether lines are copied: windows that slide by one pixel, over outputs that do not lose themselves between the ends of
-// lines.
+// lines. A step that is longer than its run would read what is no part of the window.
 inline bool copies_lines(const OpView& view) {
   const OpRecord& op = *view.record;
-  return view.amx.runs == op.kernel_h && op.kernel_h * op.kernel_w > 1 && op.stride_h == 1 &&
-         op.stride_w == 1 && op.in_channels <= view.in_pitch && op.out_w >= op.kernel_w - 1 &&
-         op.out_h * op.out_w >= kHalf;
+  return view.amx.runs == op.kernel_h && view.amx.run >= view.amx.step && op.kernel_h * op.kernel_w > 1 &&
+         op.stride_h == 1 && op.stride_w == 1 && op.in_channels <= view.in_pitch &&
+         op.out_w >= op.kernel_w - 1 && op.out_h * op.out_w >= kHalf;
 }
 
 void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
