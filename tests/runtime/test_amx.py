@@ -285,9 +285,8 @@ def test_what_no_window_sees_changes_nothing(channels: int, kernel: Pair) -> Non
     """A pixel that is no number shows in the outputs whose windows hold it, and in no others; also in later runs."""
     rng = np.random.default_rng(0)
     pads = kernel[0] // 2, kernel[1] // 2, (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
-    same = convolution(
-        rng, "same", INPUT, (channels, channels, 1, 1), relu=False
-    )  # a first window would be folded
+    # A window that is first would be folded.
+    same = convolution(rng, "same", INPUT, (channels, channels, 1, 1), relu=False)
     layer = convolution(rng, "conv", "same", (16, channels, *kernel), pads=pads, relu=False)
     same.weight[..., 0, 0] = np.eye(channels)
     layer.weight[layer.weight == 0] = 1
