@@ -12,7 +12,7 @@ import itertools
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
-from inception_engine.compiler.arena import Lifetime, place
+from inception_engine.compiler.arena import Lifetime, place, rested
 from inception_engine.compiler.fuse import fuse_lrn, fuse_pools
 from inception_engine.compiler.lower import Buffer, CompileError, Lowered, Op
 from inception_engine.compiler.plan import (
@@ -231,12 +231,14 @@ class _Scheduler:
         for buffer in buffers:
             # A reader's signals are those of the buffer that it writes, so it counts as done with that buffer.
             done = [moment_of[w] for op in self.readers[buffer] for w in self.writers[op.target.buffer]]
-            last = max(done + [moment_of[op] for op in self.writers[buffer]]) + self.target.delay
+            last = max(done + [moment_of[op] for op in self.writers[buffer]])
             if buffer in kept or not reuse:
                 last = len(moments)
             first = min(moment_of[op] for op in self.writers[buffer]) if reuse else 0
             element = Dtype.FP32.bytes if buffer.is_parts else self.element
             lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * element))
+        if self.target.delay:
+            lifetimes = rested(lifetimes, self.target.delay)
         offsets, self.result.arena_bytes = place(lifetimes)
         if self.result.arena_bytes > MAX_ARENA_BYTES:
             raise CompileError(

@@ -42,7 +42,7 @@ class Target:
 
     ``launch``: what one launch holds. ``reuse``: whether activations may share memory. ``delay``: how many steps of the
     schedule a buffer's memory rests after its last use before it is reused, so that waiting for its last readers costs
-    nothing.
+    nothing; where that makes no larger arena.
     """
 
     name: str

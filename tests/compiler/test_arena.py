@@ -5,17 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inception_engine.compiler.arena import Lifetime, place
+from inception_engine.compiler.arena import Lifetime, place, rested
 from inception_engine.compiler.plan import ALIGNMENT
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_live_buffers_do_not_overlap(seed: int) -> None:
+def some_lifetimes(seed: int) -> list[Lifetime]:
     rng = np.random.default_rng(seed)
     lifetimes = []
     for _ in range(int(rng.integers(1, 40))):
         first = int(rng.integers(0, 20))
         lifetimes.append(Lifetime(first, first + int(rng.integers(0, 6)), int(rng.integers(1, 5000))))
+    return lifetimes
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_live_buffers_do_not_overlap(seed: int) -> None:
+    lifetimes = some_lifetimes(seed)
     offsets, arena = place(lifetimes)
     for i, (mine, begin) in enumerate(zip(lifetimes, offsets, strict=True)):
         assert begin % ALIGNMENT == 0
@@ -32,3 +37,21 @@ def test_a_chain_needs_two_buffers() -> None:
 
 def test_nothing_needs_nothing() -> None:
     assert place([]) == ([], 0)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_what_rests_makes_the_arena_no_larger(seed: int) -> None:
+    lifetimes = some_lifetimes(seed)
+    resting = rested(lifetimes, 2)
+    assert place(resting)[1] <= place(lifetimes)[1]
+    for before, after in zip(lifetimes, resting, strict=True):
+        assert after in (before, Lifetime(before.first, before.last + 2, before.size))
+
+
+def test_a_buffer_rests_where_there_is_room() -> None:
+    """While the large pair is alive there is room for nothing else; afterwards the small ones need not hurry."""
+    large = [Lifetime(0, 1, 6400), Lifetime(1, 2, 6400)]
+    small = [Lifetime(i, i + 1, 640) for i in range(2, 9)]
+    resting = rested([*large, *small], 1)
+    assert resting[1:] == [Lifetime(each.first, each.last + 1, each.size) for each in (large[1], *small)]
+    assert resting[0] == large[0]  # it would meet the first of the small ones

@@ -83,6 +83,16 @@ def test_arena_is_a_third_of_the_activations(googlenet: Network, batch: int) -> 
     assert header["arena_bytes"] <= 0.35 * header["activation_bytes"]
 
 
+def test_memory_that_rests_makes_no_larger_arena(googlenet: Network) -> None:
+    """And spares waiting."""
+    at_once, resting = (
+        proven(ie.compile(googlenet, targets=(dataclasses.replace(targets.CPU, delay=delay),), max_batch=8))
+        for delay in (0, 1)
+    )
+    assert resting.header["arena_bytes"] == at_once.header["arena_bytes"]
+    assert len(resting.waits) < len(at_once.waits)
+
+
 def test_programs_share_their_weights(googlenet: Network) -> None:
     one = ie.compile(googlenet, batches=(1,))
     two = ie.compile(googlenet, batches=(1, 8))
