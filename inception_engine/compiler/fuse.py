@@ -28,8 +28,8 @@ def fuse_lrn(lowered: Lowered) -> list[Buffer]:
 def fuse_pools(lowered: Lowered) -> list[Buffer]:
     """Each maximum pool of stride 1 whose output a 1x1 convolution alone reads is computed by that op, tile by tile,
     and the buffer between them is not needed. Only where tiles have all columns as it is: two beside each other would
-    both pool all channels, which takes longer than the two ops. What a larger stride reads is larger than the buffer
-    that is saved, and would be needed for one step more. Returns the buffers that are gone.
+    both pool all channels, which takes longer than the two ops. So did a pool of stride 2, from which the convolution
+    reads little. Returns the buffers that are gone.
     """
     gone = []
     for conv in [op for op in lowered.ops if op.kind == OpKind.CONV]:
