@@ -10,11 +10,12 @@ import argparse
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from inception_engine.terminal import error_line, printable_line, printable_lines
 
 if TYPE_CHECKING:
     from inception_engine.compiler.plan import Plan
@@ -26,8 +27,6 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 MANY_IMAGES = 10  # from which on a progress bar is shown
-LONGEST_COMPLAINT = 1000  # characters
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # must not reach the terminal
 DEFAULT_BATCH = 8  # of the network that stands in where no plan is given
 
 
@@ -78,7 +77,7 @@ def _guarded(program: str, body: Callable[[], int]) -> int:
     except Exception as error:
         if not isinstance(error, _user_errors()):
             raise
-        _complain(program, error)
+        print(error_line(program, error), file=sys.stderr)
         return USER_ERROR
 
 
@@ -94,14 +93,6 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
     known = CommandError, EngineError, ImportFailed, ExportError, NetworkError, CompileError, SpecError
     return *known, SimulationError, TrainError, OSError, MemoryError
-
-
-def _complain(program: str, error: Exception) -> None:
-    text = str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = _CONTROL.sub("?", " ".join(text.split()))  # it may quote a file
-    print(f"{program}: error: {text[:LONGEST_COMPLAINT]}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -459,7 +450,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document, indent=2))
     else:
-        print(render(_printable_lines(document), arguments.layers))
+        print(render(printable_lines(document), arguments.layers))
     return 0
 
 
@@ -570,7 +561,7 @@ def _show(
             if result.error is not None:
                 failed = True
                 with tqdm.external_write_mode(sys.stderr):
-                    _complain("inception", result.error)
+                    print(error_line("inception", result.error), file=sys.stderr)
             if arguments.json:
                 results.append(result.document())
             elif result.error is None:
@@ -617,23 +608,9 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def _printable_line(text: str) -> str:
-    """The same of one name, before lines are joined: none may end its line and forge another."""
-    return _printable(text).replace("\n", "?")
-
-
-def _printable_lines(document: Any) -> Any:
-    """Every string in a document of lists and dicts as one printable line."""
-    if isinstance(document, dict):
-        return {key: _printable_lines(value) for key, value in document.items()}
-    if isinstance(document, list):
-        return [_printable_lines(value) for value in document]
-    return _printable_line(document) if isinstance(document, str) else document
-
-
 def _as_text(result: Classification) -> Iterator[str]:
     yield str(result.path)
     if result.nan:
         yield "  no classes: the network's output holds NaN"
     for prediction in result.top:
-        yield f"  {prediction.probability:7.2%}  {_printable_line(prediction.label)}"
+        yield f"  {prediction.probability:7.2%}  {printable_line(prediction.label)}"

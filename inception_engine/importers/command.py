@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inception_engine.terminal import printable_line
+
 if TYPE_CHECKING:
     from inception_engine.network import Network
     from inception_engine.spec import Spec
@@ -78,8 +80,7 @@ def load(path: str, arguments: argparse.Namespace, spec: Spec | None) -> Network
         f"{path}: {imported.description}",
         *(f"  {note}" for note in (*imported.notes, _input(network))),
     ):
-        # Names come from the file: control characters in them must not reach the terminal.
-        print("".join(c if c.isprintable() else "?" for c in line))
+        print(printable_line(line))
     if arguments.no_check:
         print(f"not checked against {source.name} (--no-check)")
         return network

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 from inception_engine.importers.errors import ImportFailed
+from inception_engine.terminal import printable_line
 
 MAX_BYTES = 1 << 30  # of the file; Inception-v3 has a tenth of it
 MAX_NODES = 20_000
@@ -180,5 +181,4 @@ def _tensors(graph: GraphProto) -> Iterator[tuple[str, TensorProto]]:
 
 def shown(text: str) -> str:
     """A name from the file, fit for one line of a message: printable, and not too long."""
-    clean = "".join(c if c.isprintable() else "?" for c in text[:120])
-    return clean + ("..." if len(text) > 120 else "") or "(without a name)"
+    return printable_line(text[:120]) + ("..." if len(text) > 120 else "") or "(without a name)"
