@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from inception_engine.terminal import error_line, printable_line, printable_lines
+from inception_engine.terminal import error_line, printable_line, printable_lines, printable_path
 
 if TYPE_CHECKING:
     from inception_engine.compiler.plan import Plan
@@ -421,9 +421,9 @@ def _build(arguments: argparse.Namespace) -> int:
         plan.save(path)
     except OSError as error:  # it names the temporary file
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
-    print(f"{path}: {network.name}, {_programs(plan)}, {path.stat().st_size / 1e6:.1f} MB")
+    print(f"{path}: {printable_line(network.name)}, {_programs(plan)}, {path.stat().st_size / 1e6:.1f} MB")
     if plan.metadata["random_weights"]:
-        seed = network.metadata.get("seed", "unknown")
+        seed = printable_line(str(network.metadata.get("seed", "unknown")))
         print(
             f"Its weights are random (seed {seed}): it computes as fast as a trained network, and knows nothing."
         )
@@ -462,7 +462,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         raise CommandError(f"{path}: not a file")
     simulated = simulate_network if path.suffix == ".safetensors" else simulate_plan
     document, text = simulated(arguments)
-    print(json.dumps(document, indent=2) if arguments.json else _printable(text))
+    print(json.dumps(document, indent=2) if arguments.json else text)
     return 0
 
 
@@ -603,13 +603,9 @@ def _engine(plan: str | None, arguments: argparse.Namespace) -> Engine:
     return Engine(compile(googlenet(), max_batch=DEFAULT_BATCH), **options)
 
 
-def _printable(text: str) -> str:
-    """Names and labels come from the plan: control characters in them must not reach the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
-
-
 def _as_text(result: Classification) -> Iterator[str]:
-    yield str(result.path)
+    assert result.path is not None  # it was given as one
+    yield printable_path(result.path)
     if result.nan:
         yield "  no classes: the network's output holds NaN"
     for prediction in result.top:

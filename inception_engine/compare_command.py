@@ -26,6 +26,7 @@ from inception_engine.compare import (
 )
 from inception_engine.errors import BackendError
 from inception_engine.network import Network, Preprocess
+from inception_engine.terminal import printable_line
 
 RANDOM = "random"
 BEYOND = 1  # the exit status where they differ by more than the tolerance
@@ -93,7 +94,7 @@ def _images(arguments: argparse.Namespace, a: Backend, b: Backend) -> Any:
 
 
 def render(comparison: Comparison) -> str:
-    """A line for every layer, then what they add up to."""
+    """A line for every layer, then what they add up to; each fit for a terminal, whatever layers are called."""
     lines = [f"A  {comparison.a}", f"B  {comparison.b}", ""]
     rows: list[tuple[str, ...]] = [
         ("layer", "max|d|/max|B|", "max|d|", "mean|d|", "rmse", "1-cosine", "where", "")
@@ -115,7 +116,7 @@ def render(comparison: Comparison) -> str:
         f"images {comparison.images}, same first class {comparison.top1:.1%}, tolerance {comparison.tolerance:.0e}",
     ]
     verdict = "A and B agree" if comparison.agree else f"A and B differ from {comparison.first} on"
-    return "\n".join([*lines, verdict])
+    return "\n".join(map(printable_line, [*lines, verdict]))
 
 
 def _row(difference: Difference) -> tuple[str, ...]:

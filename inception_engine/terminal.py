@@ -27,6 +27,12 @@ def printable_lines(document: Any) -> Any:
     return printable_line(document) if isinstance(document, str) else document
 
 
+def printable_path(path: str) -> str:
+    """A file's name as one line, by which the user finds the file: ``?`` for control characters alone. Bytes that are
+    no text stay; it is for the output to escape them."""
+    return _CONTROL.sub("?", path)
+
+
 def error_line(program: str, error: Exception) -> str:
     """What the user is told of an error, which may quote a file: one line, without its end."""
     text = str(error) or type(error).__name__

@@ -174,6 +174,30 @@ def test_control_characters_in_a_plan_do_not_reach_the_terminal(
         assert "?[2J?net: 1 program" in out if command == ("inspect",) else "%  a??b\n" in out
 
 
+def test_no_name_in_a_network_reaches_the_terminal_as_it_is(tmp_path: Path, capsys: Captured) -> None:
+    network = googlenet(width=0.1, classes=2, input_size=32)
+    metadata = {"weights": "random", "seed": "1\nIts weights are good"}
+    hostile = dataclasses.replace(network, name="\x1b[2J\nnet", metadata=metadata)
+    hostile.save(tmp_path / "net.safetensors")
+    status, out, _ = run(
+        capsys, "build", "-o", str(tmp_path / "a.plan"), "--network", str(tmp_path / "net.safetensors")
+    )
+    first, second = out.splitlines()
+    assert status == 0 and first.startswith(f"{tmp_path / 'a.plan'}: ?[2J?net, 1 program")
+    assert second.startswith("Its weights are random (seed 1?Its weights are good)")
+
+
+def test_no_image_in_a_folder_forges_a_line(
+    plan: Path, photos: list[str], tmp_path: Path, capsys: Captured
+) -> None:
+    name = "a\n  99.99%  cat\x1b[2J.png"
+    shutil.copy(photos[0], tmp_path / name)
+    status, out, _ = run(capsys, "classify", str(plan), str(tmp_path), "--top-k", "1")
+    assert status == 0 and out.splitlines()[1:-1] == [f"{tmp_path}/a?  99.99%  cat?[2J.png"]
+    status, out, _ = run(capsys, "classify", str(plan), str(tmp_path), "--json")
+    assert json.loads(out)["results"][0]["path"] == str(tmp_path / name)
+
+
 def test_classify(plan: Path, photos: list[str], capsys: Captured) -> None:
     status, out, err = run(capsys, "classify", str(plan), *photos[:3], "--top-k", "2")
     lines = out.splitlines()

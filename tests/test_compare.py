@@ -14,6 +14,7 @@ from PIL import Image
 from inception_engine import Network, cli, compile, googlenet, load
 from inception_engine.backends.base import Backend, Face
 from inception_engine.compare import Difference, compare, folder_images, random_images
+from inception_engine.compare_command import render
 from inception_engine.errors import BackendError
 from inception_engine.network import Conv, Preprocess
 
@@ -253,6 +254,25 @@ def test_command_names_the_first_layer_that_differs(folder: Path, capsys: Captur
     assert (status, document["agree"], document["first_diverging_layer"]) == (1, False, "4c/3x3")
     assert document["layers"][0]["name"] == "conv1" and document["layers"][0]["error"] < 1e-6
     assert run(capsys, other, net, "--tolerance", "1e6")[0] == 0
+
+
+def test_no_name_forges_a_line() -> None:
+    """A layer's, a model's."""
+
+    def named(name: str, description: str) -> Fixed:
+        backend = Fixed({name if key == "layer" else key: array for key, array in outputs().items()})
+        backend.face = dataclasses.replace(backend.face, description=description)
+        return backend
+
+    def text(name: str, description: str) -> list[str]:
+        one, other = named(name, description), named(name, description)
+        one.values = changed(one.values, name, (0, 0, 0, 0), 1e3)
+        return render(compare(one, other, numbered(5))).split("\n")
+
+    plain = text("lay er", "fixed  A and B agree")
+    assert text("lay\ner", "fixed\r\nA and B agree") == [
+        line.replace("lay er", "lay?er").replace("fixed  ", "fixed??") for line in plain
+    ]
 
 
 def test_command_is_reproducible(folder: Path, capsys: Captured) -> None:

@@ -28,6 +28,7 @@ from inception_engine.bench.timing import Schedule
 from inception_engine.compiler.lower import CompileError
 from inception_engine.errors import EngineError
 from inception_engine.files import check_target
+from inception_engine.terminal import printable_line
 
 FAILURES = ("failed", "parity failed")  # beginnings of the statuses that are faults, not circumstances
 
@@ -253,7 +254,7 @@ def _text(document: Document, form: str) -> str:
     if document.profiles and form != "csv":
         from inception_engine.bench import profiling
 
-        lines = [] if text else [*report.machine(document.environment), ""]
+        lines = [] if text else [*map(printable_line, report.machine(document.environment)), ""]
         text += "\n".join([*lines, *(profiling.render(each) for each in document.profiles)])
     return text
 

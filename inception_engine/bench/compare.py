@@ -22,6 +22,7 @@ from inception_engine.bench import records
 from inception_engine.bench.cases import Case
 from inception_engine.bench.options import Parser
 from inception_engine.bench.records import OK, Document, RecordsError, Row
+from inception_engine.terminal import printable_line
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def render(old: Document, new: Document, found: Sequence[Change], limited: bool)
         for row in gone(old, new)
     ]
     lines += [f"only in the new run: {_name(row.case)}" for row in gone(new, old)]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{printable_line(line)}\n" for line in lines)
 
 
 def _where(document: Document) -> dict[str, object]:

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 from inception_engine.bench.cases import DEVICES, DTYPES, INPUTS, VARIANTS
 from inception_engine.bench.peers import LAUNCHES, PEERS
+from inception_engine.terminal import printable_line
 
 FORMATS = ("table", "md", "csv", "json", "jsonl", "ratios")
 LARGEST_COUNT = 1024  # of threads, rounds and images in a batch: beyond it is a slip of the keyboard
@@ -23,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {printable_line(message)}\n")
 
 
 def parser() -> Parser:

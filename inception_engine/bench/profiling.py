@@ -31,6 +31,7 @@ from inception_engine.bench.native import CompilerError
 from inception_engine.compiler.budget import traffic
 from inception_engine.compiler.inspect import executed_macs
 from inception_engine.compiler.plan import NONE, Dtype, Plan, Program
+from inception_engine.terminal import printable_line
 from inception_engine.trace_events import Event, named_process, named_track, piece
 
 GPU = "h200"  # whose costs the simulator takes
@@ -222,7 +223,7 @@ def render(found: dict[str, Any]) -> str:
             for task in found["slowest"][:5]
         ),
     ]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{printable_line(line)}\n" for line in lines)
 
 
 def _table(layers: Sequence[dict[str, Any]]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from inception_engine.bench.cases import Case
 from inception_engine.bench.records import OK, Row
 from inception_engine.bench.timing import UNSTABLE
+from inception_engine.terminal import printable_line, printable_lines
 
 BUSY_CORES = 0.1  # of other processes; beyond it their share shows in the figures
 Cell = Callable[[Row], str]
@@ -144,7 +145,7 @@ def comma_separated(rows: Sequence[Row]) -> str:
     writer.writeheader()
     for row in rows:
         medians = " ".join(f"{value:.6g}" for value in row.rounds_ms)
-        writer.writerow({**asdict(row), "rounds_ms": medians})
+        writer.writerow({**printable_lines(asdict(row)), "rounds_ms": medians})
     return text.getvalue()
 
 
@@ -161,7 +162,8 @@ def _text(
 ) -> str:
     chosen = [column for column in columns if _shown(column, rows)]
     cells = [[column.cell(row) for column in chosen] for row in rows]
-    return "\n".join(layout(_preamble(rows, environment), chosen, cells, rows)) + "\n"
+    lines = layout(_preamble(rows, environment), chosen, cells, rows)
+    return "".join(f"{printable_line(line)}\n" for line in lines)
 
 
 def _shown(column: Column, rows: Sequence[Row]) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inception_engine.terminal import printable_line
+
 if TYPE_CHECKING:
     from inception_engine.backends.base import Backend
     from inception_engine.backends.sources import Source
@@ -127,10 +129,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if taken_whole(arguments.data) and not arguments.held_out:
         text = f"all images of {arguments.data} were taken, those of a training included; see --held-out"
-        print(f"inception: note: {_printable(text)}", file=sys.stderr)
-    print(_printable(found.render(arguments.data, len(dataset), dataset.classes)))
+        print(f"inception: note: {printable_line(text)}", file=sys.stderr)
+    print(found.render(arguments.data, len(dataset), dataset.classes))
     if compared is not None:
-        print(_printable(f"\n{compared}"))
+        print(f"\n{printable_line(str(compared))}")
     if arguments.json is not None:
         document = found.document(arguments.data, dataset.classes)
         document["held_out"] = not taken_whole(arguments.data) or arguments.held_out
@@ -174,6 +176,7 @@ class _Evaluated:
     skipped: list[str]
 
     def render(self, data: str, images: int, classes: Sequence[str]) -> str:
+        """Lines that a terminal can show, whatever the data and the models are called."""
         from inception_engine.evaluate.table import render
 
         last = self.rows[-1]
@@ -190,7 +193,7 @@ class _Evaluated:
         if last.tally.unknown:
             lines.append(f"note   NaN for {last.tally.unknown} images, which count as wrong")
         score = f"top-1 {last.tally.top1:.2f} %, top-5 {last.tally.top5:.2f} % ({_row_name(last)})"
-        return "\n".join([*lines, "", render(self.rows), "", score])
+        return "\n".join([*map(printable_line, lines), "", render(self.rows), "", score])
 
     def document(self, data: str, classes: Sequence[str]) -> dict[str, Any]:
         from inception_engine.evaluate.table import document
@@ -229,7 +232,7 @@ def _evaluated(
         if str(error) not in skipped:  # each is met once for every number of crops
             skipped[str(error)] = None
             with tqdm.external_write_mode(sys.stderr):
-                print(f"inception: skipped: {_printable(str(error))}", file=sys.stderr)
+                print(f"inception: skipped: {printable_line(str(error))}", file=sys.stderr)
 
     images = len(dataset) * len(set(counts))
     with tqdm(total=images, unit=" images", leave=False, disable=not sys.stderr.isatty()) as bar:
@@ -261,8 +264,3 @@ def _together(descriptions: Sequence[str]) -> str:
 
 def _row_name(row: Row) -> str:
     return f"{row.models} model{'s' * (row.models > 1)}, {row.crops} crop{'s' * (row.crops > 1)}"
-
-
-def _printable(text: str) -> str:
-    """Names and labels come from files: control characters in them must not reach the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inception_engine.terminal import printable_line
+
 if TYPE_CHECKING:
     from inception_engine.exporters.tensorrt import Build
     from inception_engine.network import Network
@@ -80,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         write_atomically(onnx_beside(arguments.output), [build.model.content])
         print(f"inception: wrote {onnx_beside(arguments.output)}", file=sys.stderr)
-        print(build.trtexec(arguments.output))
+        print(printable_line(build.trtexec(arguments.output)))
         return 0
     return _build(build, arguments)
 
@@ -96,13 +98,13 @@ def _build(build: Build, arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(record), indent=2))
         return 0
     machine, (smallest, best, largest) = record.machine, record.batches
-    print(f"{path}: {record.network}, {record.dtype}, batch {smallest} to {largest}, best at {best}, "
+    print(f"{path}: {printable_line(record.network)}, {record.dtype}, batch {smallest} to {largest}, best at {best}, "
           f"{path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
     print(f"For TensorRT {machine.tensorrt}, {machine.gpu} (compute capability {machine.compute_capability}), "
           f"driver {machine.driver} or newer; nothing else loads it.")  # fmt: skip
     if record.random_weights:
         print("Its weights are random: it computes as fast as a trained network, and knows nothing.")
-    print(record.trtexec)
+    print(printable_line(record.trtexec))
     return 0
 
 

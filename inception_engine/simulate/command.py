@@ -13,6 +13,7 @@ from inception_engine.simulate.events import simulate
 from inception_engine.simulate.gpu import Gpu, SimulationError
 from inception_engine.simulate.report import calibration, render, report
 from inception_engine.simulate.tiles import best_tiles
+from inception_engine.terminal import printable_lines
 
 
 def simulate_plan(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -29,7 +30,7 @@ def simulate_plan(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     document = {"program": number, **report(run)}
     if arguments.trace is not None:
         trace.save(run, arguments.trace)
-    return document, f"program {number}: {render(document)}"
+    return document, f"program {number}: {render(printable_lines(document))}"
 
 
 def _choose(programs: list[Program], number: int | None, batch: int | None) -> int:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from inception_engine import packages
 from inception_engine.files import write_atomically
+from inception_engine.terminal import printable_line
 
 ROWS, CURVES, EVENTS = "metrics.csv", "curves.png", "tensorboard"
 Part = Literal["train", "validation", "average"]
@@ -171,9 +172,9 @@ class Progress:
         )
 
     def say(self, text: str) -> None:
-        """A line on standard output, above the bar."""
+        """A line on standard output, above the bar, in which names of files and classes may stand."""
         if self.shown:
-            tqdm.write(text, file=sys.stdout)
+            tqdm.write(printable_line(text), file=sys.stdout)
             sys.stdout.flush()
 
     def close(self) -> None:

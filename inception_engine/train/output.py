@@ -10,6 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from inception_engine.terminal import printable_line
 from inception_engine.train import checkpoint
 from inception_engine.train.checkpoint import Checkpoint
 from inception_engine.train.errors import ConfigError
@@ -42,7 +43,7 @@ class Output:
             self._take_lock()
         found, complaints = checkpoint.read_newest(self.checkpoints)
         for complaint in complaints:
-            print(f"{complaint}; going on from the one before")
+            print(f"{printable_line(complaint)}; going on from the one before")
         return found
 
     def claim(self) -> None:

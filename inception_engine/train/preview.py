@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inception_engine import datasets
 from inception_engine.files import check_target
+from inception_engine.terminal import printable_line
 from inception_engine.train import sheet, start
 from inception_engine.train.config import Config
 from inception_engine.train.loader import Loader, Throughput, measure
@@ -24,7 +25,7 @@ def contact_sheet(config: Config, path: Path) -> None:
     with _loader(config) as loader:
         sheet.write(path, loader.dataset, loader.augmentation, config.seed, skipped=skipped)
     for line in skipped or ():
-        print(f"left out: {line}")
+        print(f"left out: {printable_line(line)}")
     shown = min(sheet.ROWS, len(loader.dataset) - len(skipped or ()))
     print(
         f"{path}: {shown} images, as validation sees them and as {sheet.EPOCHS} epochs show them to the network"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +291,34 @@ def test_damaged_records_are_one_line(
     captured = capsys.readouterr()
     assert stopped.value.code == 2 and captured.out == "" and captured.err.count("\n") == 1
     assert f"{path}: damaged records" in captured.err
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv"])
+def test_no_string_in_records_forges_a_line(
+    form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Shown, compared, or refused."""
+
+    def printed(name: str, end: str, *more: str) -> str:
+        row = replace(OURS, peer=f"engine{end}", status=f"ok{end}")
+        document = records.Document({**ENVIRONMENT, "cpu": f"CPU{end}"}, {}, [row])
+        (tmp_path / name).write_text(document.text())
+        assert command.main([*more, str(tmp_path / name)]) == 0
+        return capsys.readouterr().out
+
+    hostile, shown = "\n\x1b[2Jfaster", "??[2Jfaster"
+    show = ("show", "--format", form)
+    assert printed("hostile.json", hostile, *show) == printed("plain.json", shown, *show)
+    compare = ("compare", str(tmp_path / "hostile.json"))
+    again = printed("again.json", hostile, *compare)
+    assert shown in again and all(line.isprintable() for line in again.split("\n"))
+    (tmp_path / "other.json").write_text(
+        json.dumps({"format": hostile, "rows": [], "environment": {}, "method": {}})
+    )
+    with pytest.raises(SystemExit):
+        command.main(["show", str(tmp_path / "other.json")])
+    err = capsys.readouterr().err
+    assert shown in err and err.count("\n") == 1
 
 
 MISTAKES = {

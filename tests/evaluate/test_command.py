@@ -177,6 +177,26 @@ def test_unreadable_images_are_named_and_left_out_when_asked(
     assert "note   left out 1 of the images, which could not be read" in out
 
 
+def test_no_name_forges_a_line(
+    folder: Path, network: Network, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's, an image's, a folder's."""
+    forged = "\ntop-1 100.00 %\x1b[1A"
+    dataclasses.replace(network, name=f"net{forged}").save(tmp_path / "net.safetensors")
+    data = tmp_path / "da\nta"
+    shutil.copytree(folder / "val", data)
+    (data / "7" / "2\ninception: skipped.png").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    plain = run(capsys, folder / "net.safetensors", "--data", folder / "val", "--against", "engine")
+    found = run(capsys, "net.safetensors", "--data", data.name, "--against", "engine", "--skip-unreadable")
+    assert plain[0] == found[0] == 0
+    assert found[1].count("\n") == plain[1].count("\n") + 1  # which says how many images were left out
+    assert all(line.isprintable() for text in found[1:] for line in text.split("\n"))
+    assert "da?ta: 5 images" in found[1] and "net?top-1 100.00 %?[1A" in found[1]
+    skipped = [line for line in found[2].splitlines() if line.startswith("inception: skipped")]
+    assert len(skipped) == 1 and "2?inception: skipped.png" in skipped[0]
+
+
 def test_what_a_training_holds_out_of_a_folder(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     for label in ("3", "7"):
         (tmp_path / label).mkdir()

@@ -262,6 +262,16 @@ def test_what_is_exported_is_not_written_over(saved: Path, capsys: Captured) -> 
     assert saved.read_bytes() == before and source.read_bytes() == model
 
 
+def test_no_name_in_a_model_forges_a_line(network: Network, tmp_path: Path, capsys: Captured) -> None:
+    model = to_onnx(network)
+    for name in (*(node.input for node in model.graph.node), *(node.output for node in model.graph.node)):
+        name[:] = ["in\nput" if one == "input" else one for one in name]
+    model.graph.input[0].name = "in\nput"
+    onnx.save(model, tmp_path / "a.onnx")
+    status, out, _ = run(capsys, tmp_path / "a.onnx", "-o", tmp_path / "e", "--trtexec")
+    assert status == 0 and out.count("\n") == 1 and "in?put:1x3x32x32" in out
+
+
 def test_a_model_of_one_batch(network: Network, tmp_path: Path, capsys: Captured) -> None:
     model = to_onnx(network)
     for value in (*model.graph.input, *model.graph.output):

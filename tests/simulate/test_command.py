@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xxhash
 
 from inception_engine import Plan, cli, compile, googlenet
+from inception_engine.compiler.plan import FILE_HEADER
 from inception_engine.simulate import Gpu, simulate
 from inception_engine.simulate.path import COSTS
 from inception_engine.simulate.report import report
@@ -96,6 +98,26 @@ def test_text(folder: Path, capsys: Captured) -> None:
     assert "not fitted: constants are assumed (" in out
     for word in ("latency", "dependencies", "critical path", "5b", "avgpool to softmax"):
         assert word in out
+
+
+def test_names_in_a_plan_forge_no_line(folder: Path, capsys: Captured, tmp_path: Path) -> None:
+    body = (folder / "small.plan").read_bytes()[FILE_HEADER.itemsize :]
+    for name, hostile in (
+        (b"avgpool", b"avg\npoo"),
+        (b"softmax", b"so\x1b[2Jx"),
+        (b"probabilities", 13 * b"\r"),
+    ):
+        assert name in body
+        body = body.replace(name, hostile)
+    header = np.frombuffer((folder / "small.plan").read_bytes(), FILE_HEADER, 1).copy()
+    header["hash"] = xxhash.xxh64_intdigest(body)
+    (tmp_path / "a.plan").write_bytes(header.tobytes() + body)
+    status, plain, _ = run(capsys, str(folder / "small.plan"))
+    assert status == 0
+    status, out, err = run(capsys, str(tmp_path / "a.plan"))
+    assert (status, err) == (0, "")
+    assert out.count("\n") == plain.count("\n") and all(line.isprintable() for line in out.split("\n"))
+    assert "avg?poo to so?[2Jx" in out
 
 
 def test_network(folder: Path, capsys: Captured) -> None:

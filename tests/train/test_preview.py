@@ -82,6 +82,16 @@ def test_a_contact_sheet_passes_over_what_cannot_be_read(run, folder: Path, tmp_
         assert image.height == 8 * (96 + 18) + 18
 
 
+def test_no_image_that_is_left_out_forges_a_line(run, folder: Path) -> None:
+    for damaged in folder.glob("a/*.png"):
+        damaged.rename(damaged.with_name(f"{damaged.stem}\nsheet.png")).write_bytes(b"no image")
+    status, out, err = run("--contact-sheet", "sheet.png", "--skip-unreadable")
+    assert (status, err) == (0, "")
+    *left_out, last = out.splitlines()
+    assert left_out and all(re.match(r"left out: .*/a/\d+\?sheet\.png: ", line) for line in left_out)
+    assert last.startswith("sheet.png: ")
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loader_alone(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setattr(preview, "LEAST_IMAGES", 40)
