@@ -2,7 +2,8 @@
 
     POST /classify[?top_k=N]   a JPEG or PNG file as the body -> what `inception classify --json` prints for it
     GET  /health               200 when images are taken, else 503: {"status": loading, ready, failing or stopping};
-                               while it is failing, it runs a black image and says what came of it
+                               failing while the last run of any engine failed; whoever asks then has a black image
+                               run by each such engine, and is told what came of it
     GET  /metrics              Prometheus's text format
 
 An error is {"error": one line}: 400 a damaged image, 408 a body that does not come, 413 a body or an image that is too
@@ -49,7 +50,7 @@ class Limits:
 
 class Server:
     """The application, and what it serves from ``begin`` on. ``taken``: requests that were given a place, so far.
-    ``status``: as /health says it, of the last run."""
+    ``status``: as /health says it, of each engine's last run."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -95,7 +96,8 @@ class Server:
         return "ready" if self.batcher.error is None else "failing"
 
     async def _health(self, _: web.Request) -> web.Response:
-        """A load balancer sends no images to what is failing, so that none could end it: whoever asks has one run.
+        """A load balancer sends no images to what is failing, so that none could end it: whoever asks has one run, by
+        those engines that failed; what others make of it says nothing of them.
         Those who ask meanwhile wait for the same one, and it goes on without them."""
         if self.status == "failing":
             if self._trial is None or self._trial.done():
@@ -104,14 +106,15 @@ class Server:
         return _json({"status": self.status}, 200 if self.status == "ready" else 503)
 
     async def _try(self) -> None:
-        """Run a black image as if it were a request's; the batcher has what came of it. Raises nothing."""
+        """Run a black image in a request's place; the batcher has what came of it. Raises nothing."""
         assert self.batcher is not None and self._engine is not None
         channels, height, width = self._engine.input_shape
         black = np.zeros((height, width, channels), np.uint8)
-        # The error of the run may be of any kind; there may be no place, and no result within the time.
-        with contextlib.suppress(Exception), self.batcher.place() as submit:
+        # There may be no place, and no result within the time.
+        with contextlib.suppress(Exception), self.batcher.place():
             async with asyncio.timeout(self.limits.timeout):
-                await asyncio.wrap_future(submit(black))
+                trials = map(asyncio.wrap_future, self.batcher.retry(black))
+                await asyncio.gather(*trials, return_exceptions=True)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})

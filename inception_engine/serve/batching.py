@@ -38,9 +38,7 @@ class _Waiting:
 
 
 class Batcher:
-    """``length``: images that wait for a batch. ``error``: of the last run, if it failed. Safe to share between
-    threads.
-    """
+    """``length``: images that wait for a batch. Safe to share between threads."""
 
     def __init__(
         self,
@@ -54,19 +52,30 @@ class Batcher:
         """``runs``: one for each thread, called by that one alone. ``max_wait``: seconds. ``capacity``: places, see
         ``place``. ``observe`` is told of each run: its images and its seconds."""
         self.max_batch, self.max_wait, self.capacity = max_batch, max_wait, capacity
-        self.error: Exception | None = None
         self._observe = observe
         self._waiting: OrderedDict[Future[np.ndarray], _Waiting] = OrderedDict()  # by their results
+        self._trials: list[_Waiting | None] = [None] * len(runs)  # each for one thread alone
+        self._errors: list[Exception | None] = [None] * len(
+            runs
+        )  # of each thread's last run, where it failed
         self._held = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._threads = [threading.Thread(target=self._work, args=(run,), daemon=True) for run in runs]
+        self._threads = [
+            threading.Thread(target=self._work, args=(number, run), daemon=True)
+            for number, run in enumerate(runs)
+        ]
         for thread in self._threads:
             thread.start()
 
     @property
     def length(self) -> int:
         return len(self._waiting)
+
+    @property
+    def error(self) -> Exception | None:
+        """Of a thread whose last run failed; None where all are well."""
+        return next((error for error in self._errors if error is not None), None)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Submit]:
@@ -92,6 +101,20 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
+    def retry(self, image: np.ndarray) -> list[Future[np.ndarray]]:
+        """Have each thread whose last run failed run this image, alone and before all that waits; others could not say
+        whether it works again. The results, or the errors, of those runs. Raises QueueClosed."""
+        with self._changed:
+            if self._closed:
+                raise QueueClosed("no more images are taken")
+            found = []
+            for number, error in enumerate(self._errors):
+                if error is not None:
+                    trial = self._trials[number] = _Waiting(image)
+                    found.append(trial.result)
+            self._changed.notify_all()
+        return found
+
     def _submit(self, image: np.ndarray) -> Future[np.ndarray]:
         """The result is that of the image, or the error of its run. To cancel it keeps the image from being run, if it
         still waits. Raises QueueClosed."""
@@ -110,8 +133,8 @@ class Batcher:
             with self._changed:
                 self._waiting.pop(result, None)  # None: it is in a batch that is about to run without it
 
-    def _work(self, run: Run) -> None:
-        while batch := self._next():
+    def _work(self, number: int, run: Run) -> None:
+        while batch := self._next(number):
             wanted = [one for one in batch if one.result.set_running_or_notify_cancel()]
             if not wanted:
                 continue
@@ -122,22 +145,26 @@ class Batcher:
                     raise EngineError(f"a run of {len(wanted)} images gave {len(results)} results")
                 self._observe(len(wanted), time.perf_counter() - begin)
             except Exception as error:  # of any kind: whoever waits must hear of it, and the thread goes on
-                self.error = error
+                self._errors[number] = error
                 for one in wanted:
                     one.result.set_exception(error)
             else:
-                self.error = None
+                self._errors[number] = None
                 for one, result in zip(wanted, results, strict=True):
                     one.result.set_result(result)
 
-    def _next(self) -> list[_Waiting]:
-        """The next batch, when it is time for it; an empty one when all is done and closed."""
+    def _next(self, number: int) -> list[_Waiting]:
+        """A thread's next batch, when it is time for it; an empty one when all is done and closed."""
         with self._changed:
-            while not (self._closed and not self._waiting):
+            while True:
+                if (trial := self._trials[number]) is not None:
+                    self._trials[number] = None
+                    return [trial]
+                if self._closed and not self._waiting:
+                    return []
                 oldest = next(iter(self._waiting.values()), None)
                 left = oldest.since + self.max_wait - time.monotonic() if oldest is not None else None
                 if left is not None and (len(self._waiting) >= self.max_batch or left <= 0 or self._closed):
                     size = min(self.max_batch, len(self._waiting))
                     return [self._waiting.popitem(last=False)[1] for _ in range(size)]
                 self._changed.wait(left)
-            return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import chain
 from typing import Any
 
@@ -207,3 +207,32 @@ def test_many_threads_and_several_runs_lose_nothing() -> None:
     batches = [batch for run in runs for batch in run.batches]
     assert sorted(chain(*batches)) == list(range(800))
     assert max(map(len, batches)) <= 5 and sorted(map(len, batches)) == sorted(seen)
+
+
+def test_a_trial_is_run_by_those_alone_whose_last_run_failed() -> None:
+    """What others make of an image says nothing of them."""
+    well, run = Recorder(open_=False), Recorder()
+    broken = True
+
+    def failing(images: np.ndarray) -> np.ndarray:
+        found = run(images)
+        if broken:
+            raise EngineError("the device is lost")
+        return found
+
+    batcher = Batcher([well, failing], max_batch=1, max_wait=0.0, capacity=100)
+    assert batcher.retry(image(1)) == []
+    futures = submitted(batcher, 2, 3)  # one of them is held, so the other thread gets the other
+    done, _ = wait(futures, TIMEOUT, FIRST_COMPLETED)
+    assert [type(future.exception()) for future in done] == [EngineError]
+    for _ in range(3):
+        (trial,) = batcher.retry(image(4))
+        assert isinstance(trial.exception(TIMEOUT), EngineError) and batcher.error is trial.exception()
+    broken = False
+    assert results(batcher.retry(image(5))) == [50]
+    assert batcher.error is None and batcher.retry(image(6)) == []
+    well.gate.set()
+    batcher.close()
+    assert run.batches[1:] == 3 * [[4]] + [[5]] and len(well.batches) == 1
+    with pytest.raises(QueueClosed):
+        batcher.retry(image(7))

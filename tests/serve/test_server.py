@@ -243,6 +243,49 @@ def test_health_finds_out_whether_what_failed_works_again(
     in_process(Limits(queue=9, max_wait=0.0, timeout=2.0), test)
 
 
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_health_is_that_of_all_engines(
+    broken: int, in_process: Callable[[Limits, Test], None], bodies: list[bytes]
+) -> None:
+    """One fails, whichever it is, while the others answer: it alone is tried, and its success ends it."""
+    requests = 60
+
+    async def test(server: Server, engine: Gated, session: aiohttp.ClientSession, url: str) -> None:
+        works = False
+        failed = 0
+        black: list[int] = []
+
+        def run(number: int, images: np.ndarray) -> np.ndarray:
+            nonlocal failed
+            if not images.any():
+                black.append(number)
+            if number == broken and not works:
+                failed += 1
+                raise ie.EngineError("the device is lost")
+            return engine.engine.run(images)
+
+        engines = [Gated(engine.engine) for _ in range(3)]
+        for number, one in enumerate(engines):
+            one.run_ = functools.partial(run, number)  # type: ignore[assignment]
+        server.begin(engines, max_batch=1)  # type: ignore[arg-type]
+        assert await health(session, url) == (200, "ready") and black == []
+        taken = [asyncio.create_task(post(session, url, bodies[0])) for _ in engines]
+        engines[broken].gate.set()  # the others hold an image each, so it gets one, too
+        await until(lambda: failed > 0)
+        for one in engines:
+            one.gate.set()
+        await asyncio.gather(*taken)
+        for _ in range(requests):
+            await post(session, url, bodies[0])
+            assert await health(session, url) == (503, "failing")
+        assert black == requests * [broken]
+        works = True
+        assert await health(session, url) == (200, "ready") and black[requests:] == [broken]
+        assert await health(session, url) == (200, "ready") and len(black) == requests + 1
+
+    in_process(Limits(queue=9, max_wait=0.0), test)
+
+
 def test_time_limits(in_process: Callable[[Limits, Test], None], bodies: list[bytes]) -> None:
     """A result that does not come, and a body that does not; both give their place back."""
 
