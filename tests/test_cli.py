@@ -19,6 +19,7 @@ from PIL import Image
 
 from inception_engine import Engine, Network, Plan, cli, googlenet
 from inception_engine import compile as ie_compile
+from inception_engine.commands import summary
 from inception_engine.compiler.plan import FILE_HEADER
 
 SMALL = ("--width", "0.1", "--input-size", "32", "--classes", "10")
@@ -383,7 +384,7 @@ def test_interrupted_quietly(capsys: Captured, monkeypatch: pytest.MonkeyPatch) 
     def interrupt(_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_summary", interrupt)
+    monkeypatch.setattr(summary, "run", interrupt)
     assert run(capsys, "summary") == (130, "", "")
 
 
@@ -403,7 +404,7 @@ def test_what_is_no_mistake_of_the_user_keeps_its_traceback(monkeypatch: pytest.
     def defect(_: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "_summary", defect)
+    monkeypatch.setattr(summary, "run", defect)
     with pytest.raises(ZeroDivisionError):
         cli.main(["summary"])
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from inception_engine import Network, cli, compile, googlenet, load
 from inception_engine.backends.base import Backend, Face
+from inception_engine.commands.compare import render
 from inception_engine.compare import Difference, compare, folder_images, random_images
-from inception_engine.compare_command import render
 from inception_engine.errors import BackendError
 from inception_engine.network import Conv, Preprocess
 

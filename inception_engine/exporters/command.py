@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from inception_engine.spec import Spec
+from inception_engine.commands import variant
+from inception_engine.importers import command as importing
 
 OPSET = 17
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the ONNX model is to be."""
+    """What the ONNX model is to be, and what its weights come from."""
     parser.add_argument(
         "file", metavar="NETWORK|CHECKPOINT", help="a file of weights: whatever `inception import` takes"
     )
@@ -40,23 +39,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="logits",
         help="what comes out (default: logits)",
     )
+    variant.add_options_of_a_file(parser)
+    importing.add_options_of_a_file(parser)
 
 
-def run(arguments: argparse.Namespace, spec: Spec | None) -> int:
-    """`inception export onnx`. Returns the exit status; the file is written only if parity holds."""
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0; 1 where parity fails, and nothing is written. Raises ExportError, OSError, and what ``load_network``
+    raises."""
     from inception_engine.exporters.errors import ExportError
     from inception_engine.files import check_target, write_atomically
-    from inception_engine.importers.command import failed, load
 
+    spec = variant.spec_of_a_file(arguments)
     target: Path = arguments.output
     check_target(target, arguments.file)
     try:
         from inception_engine.exporters.onnx import to_onnx
     except ModuleNotFoundError as error:
         raise ExportError(f"{error.name} is not installed: pip install 'inception-engine[onnx]'") from None
-    network = load(arguments.file, arguments, spec)
+    network = importing.load(arguments.file, arguments, spec)
     if network is None:
-        return failed(target)
+        return importing.failed(target)
     model = to_onnx(
         network,
         opset=arguments.opset,
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace, spec: Spec | None) -> int:
         report = check(model, network, dtype=arguments.dtype)
         print("\n".join(report.lines()))
         if not report.passed:
-            return failed(target)
+            return importing.failed(target)
     try:
         write_atomically(target, [model.SerializeToString()])
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The command `inception export tensorrt`. Only the standard library is imported at the top, as in cli.py."""
+"""The command `inception export tensorrt`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `inception import`, and what it shares with `inception build --network`."""
+"""The command `inception import`, and what it shares with others that read a file of weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inception_engine.commands import variant
 from inception_engine.terminal import printable_line
 
 if TYPE_CHECKING:
@@ -16,6 +17,15 @@ PARITY_FAILED = 1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, type=Path, help="the network to write (.safetensors)"
+    )
+    variant.add_options_of_a_file(parser)
+    add_options_of_a_file(parser)
+
+
+def add_options_of_a_file(parser: argparse.ArgumentParser) -> None:
     """What a file of weights does not say of itself."""
     group = parser.add_argument_group("what the file of weights does not say")
     group.add_argument(
@@ -52,7 +62,7 @@ def _decimals(text: str) -> list[float]:
 
 
 def refuse_options(arguments: argparse.Namespace) -> None:
-    """Raises ImportFailed where one of ``add_options`` is given though no file is read."""
+    """Raises ImportFailed where one of ``add_options_of_a_file`` is given though no file is read."""
     from inception_engine.importers.errors import ImportFailed
 
     for name in ("transform_input", "labels", "mean", "std", "resize", "order", "head_activation"):
@@ -61,7 +71,7 @@ def refuse_options(arguments: argparse.Namespace) -> None:
 
 
 def load(path: str, arguments: argparse.Namespace, spec: Spec | None) -> Network | None:
-    """Import a file with the options of ``add_options`` and ``input_size``, say what was done, and check it.
+    """Import a file with the options of ``add_options_of_a_file`` and ``input_size``, say what was done, and check it.
 
     None if parity failed. Raises what ``load_network`` raises.
     """
@@ -100,11 +110,12 @@ def _input(network: Network) -> str:
     return f"input: {shape}, (pixel - ({mean})) / ({std}), resized to {preprocess.resize}"
 
 
-def run(arguments: argparse.Namespace, spec: Spec | None) -> int:
-    """`inception import`. Returns the exit status; the file is written only if parity holds."""
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0; 1 where parity fails, and nothing is written. Raises what ``load_network`` raises, and OSError."""
     from inception_engine.files import check_target
     from inception_engine.importers.errors import ImportFailed
 
+    spec = variant.spec_of_a_file(arguments)
     target: Path = arguments.output
     check_target(target, arguments.file)
     network = load(arguments.file, arguments, spec)

@@ -6,6 +6,7 @@ events   workers take tickets, wait, run, signal
 path     the chain of tasks that sets the end, and bounds that no schedule beats
 report   all of it as a document and as text; trace  for Perfetto and chrome://tracing
 fit      constants from measured times; tiles  tile shapes by predicted latency
+prediction  what `inception simulate` finds
 """
 
 from inception_engine.simulate.events import Run, simulate

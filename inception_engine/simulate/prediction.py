@@ -1,4 +1,4 @@
-"""What `inception simulate` does with a plan and with a network: a document for --json, and text."""
+"""What `inception simulate` finds of a plan and of a network: a document for --json, and text for a terminal."""
 
 from __future__ import annotations
 

@@ -8,32 +8,44 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inception_engine.backends import load
-from inception_engine.backends.base import Backend
-from inception_engine.backends.named import options, split
-from inception_engine.backends.sources import OnnxFile, Source, default_backend, read
-from inception_engine.compare import (
-    LARGEST_BATCH,
-    RANDOM_IMAGES,
-    Comparison,
-    Difference,
-    common_batch,
-    compare,
-    folder_images,
-    random_images,
-)
-from inception_engine.errors import BackendError
-from inception_engine.network import Network, Preprocess
+from inception_engine.commands import values
 from inception_engine.terminal import printable_line
+
+if TYPE_CHECKING:
+    from inception_engine.backends.base import Backend
+    from inception_engine.backends.sources import Source
+    from inception_engine.compare import Comparison, Difference
 
 RANDOM = "random"
 BEYOND = 1  # the exit status where they differ by more than the tolerance
 
 
-def command(arguments: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="what is judged")
+    parser.add_argument("b", metavar="B", help="what it is judged by")
+    parser.add_argument(
+        "--images", default=RANDOM, metavar="DIR|FILE|random", help="to run (default: random, seeded)"
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="of images (default: 4 random ones, or all)")
+    parser.add_argument(
+        "--seed", type=values.natural, default=0, metavar="N", help="of random images (default: 0)"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, metavar="X", help="of max|d|/max|B| (default: by the coarser dtype)"
+    )
+    parser.add_argument("--device", metavar="NAME", help="of backends that have one: cpu or cuda")
+    parser.add_argument("--dtype", help="of A, where a backend makes it from a network")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Returns 0 where A and B agree, 1 where they do not. Raises as ``load`` and ``compare``."""
+    from inception_engine.backends.named import split
+    from inception_engine.compare import common_batch, compare
+    from inception_engine.errors import BackendError
+
     for name, value in (("--tolerance", arguments.tolerance), ("--count", arguments.count)):
         if value is not None and not (math.isfinite(value) and value >= (1 if name == "--count" else 0)):
             raise BackendError(f"{name} {value}: out of range")
@@ -50,6 +62,8 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _sources(path_a: Path | None, path_b: Path | None) -> tuple[Source, Source]:
     """A backend without a file takes the other's; without any it is the seeded GoogLeNet."""
+    from inception_engine.backends.sources import read
+
     if path_a is None and path_b is None:
         from inception_engine.seeded import googlenet
 
@@ -64,6 +78,12 @@ def _sources(path_a: Path | None, path_b: Path | None) -> tuple[Source, Source]:
 
 
 def _open(source: Source, backend: str | None, device: str | None, dtype: str | None) -> Backend:
+    from inception_engine.backends import load
+    from inception_engine.backends.named import options
+    from inception_engine.backends.sources import OnnxFile, default_backend
+    from inception_engine.compare import LARGEST_BATCH
+    from inception_engine.network import Network
+
     name = default_backend(source) if backend is None else backend
     given = options(
         name,
@@ -76,6 +96,10 @@ def _open(source: Source, backend: str | None, device: str | None, dtype: str | 
 
 
 def _images(arguments: argparse.Namespace, a: Backend, b: Backend) -> Any:
+    from inception_engine.compare import RANDOM_IMAGES, folder_images, random_images
+    from inception_engine.errors import BackendError
+    from inception_engine.network import Preprocess
+
     shape, count = a.input_shape, arguments.count
     if arguments.images == RANDOM:
         return random_images(shape, count or RANDOM_IMAGES, arguments.seed)
