@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inception_engine.backends import load
     from inception_engine.binding import get_include, get_library
+    from inception_engine.classification import Classification, Prediction
     from inception_engine.compiler import compile
     from inception_engine.compiler.plan import Plan
-    from inception_engine.engine import Classification, Engine, Prediction
+    from inception_engine.engine import Engine
     from inception_engine.errors import EngineError, PlanError
     from inception_engine.fused import FusedInception, fuse
     from inception_engine.importers import load_network
@@ -53,7 +54,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Classification": "engine",
+    "Classification": "classification",
     "Engine": "engine",
     "EngineError": "errors",
     "FusedInception": "fused",
@@ -62,7 +63,7 @@ _MODULES = {
     "NetworkError": "network",
     "Plan": "compiler.plan",
     "PlanError": "errors",
-    "Prediction": "engine",
+    "Prediction": "classification",
     "Preprocess": "network",
     "Spec": "spec",
     "TritonExecutor": "jit",

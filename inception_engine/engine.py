@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_void_p
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeGuard, overload
@@ -21,7 +20,6 @@ from inception_engine.errors import (
     ClosedError,
     DeviceError,
     FileError,
-    ImageError,
     InputShapeError,
     InputTypeError,
     OutputNameError,
@@ -30,49 +28,13 @@ from inception_engine.errors import (
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
+    from inception_engine.classification import Classification, Source
     from inception_engine.compiler.plan import Plan
     from inception_engine.network import Preprocess, Shape
 
-    Source = str | os.PathLike[str] | Image | np.ndarray
-
-CLASSIFY_BATCH = 64  # images decoded before a run: more would only hold memory and results back
-
 # One task of a run, as ie_context_trace writes it: ns of the monotonic clock when a worker took it, began it, was done.
 TASK_TIME = np.dtype([("taken_ns", "u8"), ("begin_ns", "u8"), ("end_ns", "u8"), ("worker", "u8")])
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class with its probability (softmax of the logits, 0 to 1)."""
-
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What an image shows: ``top``, most probable first.
-
-    ``path``: of its file, or None. ``nan``: the network's output holds NaN, so nothing can be said and ``top`` is
-    empty. ``error``: why the file could not be used; then ``top`` is empty, too.
-    """
-
-    path: str | None
-    top: tuple[Prediction, ...] = ()
-    nan: bool = False
-    error: ImageError | None = None
-
-    def document(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "path": self.path,
-            "error": None if self.error is None else str(self.error),
-            "nan": self.nan,
-            "top": [asdict(prediction) for prediction in self.top],
-        }
 
 
 class Engine:
@@ -342,67 +304,18 @@ class Engine:
 
     def classify_each(self, images: Source | Iterable[Source], top_k: int = 5) -> Iterator[Classification]:
         """``classify`` one by one, for many images: holds at most a batch of them in memory."""
-        if isinstance(images, bytes | bytearray | memoryview):
-            raise InputTypeError("bytes are not an image; give a path, a PIL image or an array")
-        if not isinstance(top_k, int) or top_k < 1:
-            raise ArgumentError(f"top_k is {top_k}, not a positive number")
+        from inception_engine.classification import classify_each  # a run can do without
+
         if _is_tensor(images):
             on_gpu = self.device == "cuda" and images.is_cuda
             images = _as_array(images.cpu() if on_gpu else images)
-        if isinstance(images, np.ndarray) and images.dtype != np.uint8:
-            if images.ndim not in (3, 4):
-                raise InputShapeError(f"images of shape {images.shape}; give one image or a batch")
-            yield from self._classify_normalised(images[None] if images.ndim == 3 else images, top_k)
-            return
-        batch = min(self.max_batch, CLASSIFY_BATCH)
-        waiting: list[tuple[str | None, np.ndarray | ImageError]] = []
-        for path, source in _each(images):
-            waiting.append((path, self._decode(source)))
-            if len(waiting) == batch:
-                yield from self._classify_batch(waiting, top_k)
-                waiting = []
-        yield from self._classify_batch(waiting, top_k)
-
-    def _decode(self, source: Source) -> np.ndarray | ImageError:
-        from inception_engine.preprocess import pixels
-
-        try:
-            return pixels(source, self.preprocess, self.input_shape)
-        except ImageError as error:
-            return error
-
-    def _classify_batch(
-        self, waiting: Sequence[tuple[str | None, np.ndarray | ImageError]], top_k: int
-    ) -> Iterator[Classification]:
-        arrays = [image for _, image in waiting if isinstance(image, np.ndarray)]
-        logits = iter(self.run(np.stack(arrays)) if arrays else ())
-        for path, image in waiting:
-            if isinstance(image, ImageError):
-                yield Classification(path, error=image)
-            else:
-                yield self.rank(next(logits), top_k, path)
-
-    def _classify_normalised(self, images: np.ndarray, top_k: int) -> Iterator[Classification]:
-        for begin in range(0, max(len(images), 1), self.max_batch):
-            for logits in self.run(images[begin : begin + self.max_batch]):
-                yield self.rank(logits, top_k)
+        yield from classify_each(self, images, top_k)
 
     def rank(self, logits: np.ndarray, top_k: int = 5, path: str | None = None) -> Classification:
         """What ``run`` gave for one image, float32 (classes,), as ``classify`` says it. Raises InputShapeError."""
-        if logits.ndim != 1:
-            raise InputShapeError(
-                f"the network's output is of shape {logits.shape}, not one number per class"
-            )
-        with np.errstate(invalid="ignore"):  # infinities become NaN, which is reported
-            exponentials = np.exp(logits.astype(np.float64) - logits.max())
-            probabilities = exponentials / exponentials.sum()
-        if np.isnan(probabilities).any():
-            return Classification(path, nan=True)
-        best = np.argsort(-probabilities, kind="stable")[:top_k]
-        label = self.labels.__getitem__ if self.labels else "class {}".format
-        return Classification(
-            path, tuple(Prediction(label(i), int(i), float(probabilities[i])) for i in best)
-        )
+        from inception_engine.classification import rank
+
+        return rank(logits, self.labels, top_k, path)
 
     def close(self) -> None:
         """Free memory and threads, after a run that may be going on; the engine cannot run any more."""
@@ -467,21 +380,3 @@ def _as_array(images: Any) -> np.ndarray:
     if not isinstance(images, np.ndarray):
         raise InputTypeError(f"images are a {type(images).__name__}; give a NumPy array or a torch tensor")
     return np.require(images, requirements=("C", "A"))
-
-
-def _each(images: Source | Iterable[Source]) -> Iterator[tuple[str | None, Source]]:
-    """Single images with their paths, folders expanded."""
-    from PIL.Image import Image
-
-    from inception_engine.preprocess import find_images
-
-    if isinstance(images, str | os.PathLike):
-        for path in find_images([images]):
-            yield str(path), path
-    elif isinstance(images, Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
-        yield None, images
-    elif isinstance(images, Iterable):
-        for image in images:
-            yield from _each(image) if isinstance(image, str | os.PathLike) else ((None, image),)
-    else:
-        raise InputTypeError(f"images are a {type(images).__name__}; give paths, images or an array")

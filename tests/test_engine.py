@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from inception_engine import binding, errors, reference
+from inception_engine.classification import Classification
 from inception_engine.compiler import compile
 from inception_engine.compiler.plan import Plan
-from inception_engine.engine import Classification, Engine
+from inception_engine.engine import Engine
 from inception_engine.network import AveragePool, Conv, Linear, MaxPool, Network, Preprocess, Softmax
 from inception_engine.preprocess import normalise, pixels
 from tests.tolerances import TOLERANCES, error

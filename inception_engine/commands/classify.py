@@ -13,7 +13,8 @@ from inception_engine.commands.errors import USER_ERROR, CommandError
 from inception_engine.terminal import error_line, printable_line, printable_path
 
 if TYPE_CHECKING:
-    from inception_engine.engine import Classification, Engine
+    from inception_engine.classification import Classification
+    from inception_engine.engine import Engine
 
 BUILT_IN = "digits"  # as a plan: the model that comes with the package
 MANY_IMAGES = 10  # from which on a progress bar is shown

@@ -17,7 +17,7 @@ from typing import Any
 
 import xxhash
 
-from inception_engine.engine import Classification, Prediction
+from inception_engine.classification import Classification, Prediction
 from inception_engine.errors import CollectionError, ImageError
 from inception_engine.files import write_atomically
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inception_engine import packages
+from inception_engine.classification import CLASSIFY_BATCH, Classification
 from inception_engine.compiler.plan import Plan
-from inception_engine.engine import CLASSIFY_BATCH, Classification
 from inception_engine.errors import ArgumentError, FileError, PlanError
 from inception_engine.evaluate.collection import Collection
 from inception_engine.evaluate.workers import classify

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from inception_engine.engine import Classification, Engine
+from inception_engine.classification import Classification
+from inception_engine.engine import Engine
 from inception_engine.errors import EngineError, ImageError, ImageForeign, ImageTooLarge
 from inception_engine.preprocess import from_bytes, pixels
 from inception_engine.serve.batching import Batcher, QueueClosed, QueueFull
