@@ -54,10 +54,8 @@ class Batcher:
         self.max_batch, self.max_wait, self.capacity = max_batch, max_wait, capacity
         self._observe = observe
         self._waiting: OrderedDict[Future[np.ndarray], _Waiting] = OrderedDict()  # by their results
-        self._trials: list[_Waiting | None] = [None] * len(runs)  # each for one thread alone
-        self._errors: list[Exception | None] = [None] * len(
-            runs
-        )  # of each thread's last run, where it failed
+        self._trials: list[_Waiting | None] = [None for _ in runs]  # each for one thread alone
+        self._errors: list[Exception | None] = [None for _ in runs]  # of each thread's last run, if it failed
         self._held = 0
         self._closed = False
         self._changed = threading.Condition()
