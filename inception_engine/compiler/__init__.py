@@ -218,7 +218,7 @@ def _panels(op: Op, dtype: Dtype) -> np.ndarray:
 
 
 def _made_weights(op: Op, dtype: Dtype, target: Target) -> tuple[int, ...]:
-    """The way in which a CPU makes other weights of a convolution's: what made_weights() of proof.cpp compares."""
+    """The way in which a CPU makes other weights of a convolution's: what prove_made_weights of the proof compares."""
     patch = op.flags.patch if op.flags & OpFlag.WINOGRAD else 0
     if target.kind != TargetKind.CPU or not (patch or dtype is not Dtype.FP32):
         return ()

@@ -11,7 +11,7 @@
 #include <new>
 
 #include "hash.h"
-#include "proof.h"
+#include "proof/proof.h"
 
 namespace ie {
 namespace {
@@ -57,7 +57,7 @@ Program read_program(const std::byte* data, uint64_t bytes) {
   Program program;
   program.header = read_record<ProgramHeader>(data);
   const ProgramHeader& header = program.header;
-  check_limits(header);
+  proof::check_limits(header);
   const std::byte* cursor = data + sizeof(ProgramHeader);
   const std::byte* const end = data + bytes;
   take(&cursor, end, header.buffer_count, &program.buffers);
@@ -187,7 +187,7 @@ Plan load_plan(Image image) {
   if (metadata != 1 || weights != 1 || plan.programs.empty()) {
     refuse(IE_PLAN_SECTIONS, "a plan has one metadata section, one weights section and a program");
   }
-  for (const Program& program : plan.programs) prove(program, plan.weight_bytes);
+  for (const Program& program : plan.programs) proof::prove(program, plan.weight_bytes);
   plan.image = std::move(image);
   return plan;
 }

@@ -1,5 +1,5 @@
-// A plan in memory: read, checked against plan_format.h, proven (proof.h), and never changed again, but for weights that
-// nobody reads any more.
+// A plan in memory: read, checked against plan_format.h, proven (proof/proof.h), and never changed again, but for
+// weights that nobody reads any more.
 #pragma once
 
 #include <cstddef>

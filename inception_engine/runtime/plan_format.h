@@ -54,7 +54,7 @@
 // 13. An output is a slice of a buffer that is read by the caller when all launches are done.
 // 14. Reserved fields are zero. A reader refuses a higher version.
 // 15. `hash` is XXH64 (seed 0) of all bytes behind the FileHeader. It catches accidents; what makes a plan
-//     from a stranger safe is the proof (proof.h).
+//     from a stranger safe is the proof (proof/proof.h).
 #pragma once
 
 #include <cstdint>

@@ -38,7 +38,8 @@ def build_library(folder: Path) -> Path:
 
 
 def _sources() -> list[Path]:
-    found = sorted([*_RUNTIME.glob("*.cpp"), *_RUNTIME.glob("cpu/*.cpp"), *_RUNTIME.glob("cuda/*.cpp")])
+    folders = (_RUNTIME, *(_RUNTIME / name for name in ("cpu", "cuda", "proof")))
+    found = sorted(source for folder in folders for source in folder.glob("*.cpp"))
     return [*(source for source in found if source.stem not in _LEFT_OUT), *_INSTEAD]
 
 

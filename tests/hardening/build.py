@@ -107,7 +107,8 @@ def _object(source: Path, kind: Kind) -> Path:
     flags += _ISA_FLAGS.get(source.stem, [])
     inside = source.is_relative_to(RUNTIME)
     beside = source.parent.name == "cuda"  # there is no GPU: not under test
-    beside |= kind.sanitiser == "thread" and source.stem in ("plan", "proof")  # one thread, before the others
+    loading = source.parent.name == "proof" or source.stem == "plan"
+    beside |= kind.sanitiser == "thread" and loading  # one thread, before the others
     if kind.quick and beside:
         flags += ["-O0"]
     else:
@@ -132,7 +133,8 @@ def _object(source: Path, kind: Kind) -> Path:
 
 
 def _runtime(kind: Kind) -> list[Path]:
-    sources = sorted([*RUNTIME.glob("*.cpp"), *RUNTIME.glob("cpu/*.cpp"), *RUNTIME.glob("cuda/*.cpp")])
+    folders = (RUNTIME, *(RUNTIME / name for name in ("cpu", "cuda", "proof")))
+    sources = sorted(source for folder in folders for source in folder.glob("*.cpp"))
     if kind.quick and kind.sanitiser in _LEFT_OUT:
         left_out, instead = _LEFT_OUT[kind.sanitiser]
         sources = [source for source in sources if source.stem not in (*left_out, *_IMITATED)]

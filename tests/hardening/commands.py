@@ -172,13 +172,14 @@ def coverage(executions: int) -> dict[str, float]:
         files = corpus.unpack(Path(folder))
         run([program, f"-runs={executions}", *files], Path(folder))
         found = {}
-        for source in ("plan", "proof"):
-            (counts,) = objects.glob(f"runtime-{source}-*.gcda")
+        for source in (RUNTIME / "plan.cpp", *sorted(RUNTIME.glob("proof/*.cpp"))):
+            name = f"{source.parent.name}/{source.name}"
+            (counts,) = objects.glob(f"{source.parent.name}-{source.stem}-*.gcda")
             shutil.copy(counts, folder)
             shutil.copy(counts.with_suffix(".gcno"), folder)
             report = run(["gcov", counts.name], Path(folder))
-            share = re.search(rf"File '[^']*/{source}\.cpp'\nLines executed:([\d.]+)%", report)
+            share = re.search(rf"File '[^']*/{re.escape(name)}'\nLines executed:([\d.]+)%", report)
             assert share, report
-            found[source] = float(share[1])
-    print(*(f"{name}.cpp: {share} % of lines" for name, share in found.items()), sep="\n", flush=True)
+            found[name] = float(share[1])
+    print(*(f"{name}: {share} % of lines" for name, share in found.items()), sep="\n", flush=True)
     return found

@@ -27,9 +27,9 @@ from tests.plans import (
 
 Maker = Callable[[], Program]
 
-MAX_OPS = 1024  # of proof.cpp: ops, and buffers
+MAX_OPS = 1024  # of proof/limits.h: ops, and buffers
 MAX_OUTPUTS = 4096
-FREE_NAMES = 2**16  # of proof.cpp: bytes of outputs' names beyond those of the strings
+FREE_NAMES = 2**16  # of proof/limits.h: bytes of outputs' names beyond those of the strings
 
 
 def _arranged(build: Builder) -> Program:
