@@ -211,7 +211,7 @@ def test_many_threads_and_several_runs_lose_nothing() -> None:
 
 def test_a_trial_is_run_by_those_alone_whose_last_run_failed() -> None:
     """What others make of an image says nothing of them."""
-    well, run = Recorder(open_=False), Recorder()
+    well, run = Recorder(open_=False), Recorder(open_=False)
     broken = True
 
     def failing(images: np.ndarray) -> np.ndarray:
@@ -222,7 +222,9 @@ def test_a_trial_is_run_by_those_alone_whose_last_run_failed() -> None:
 
     batcher = Batcher([well, failing], max_batch=1, max_wait=0.0, capacity=100)
     assert batcher.retry(image(1)) == []
-    futures = submitted(batcher, 2, 3)  # one of them is held, so the other thread gets the other
+    futures = submitted(batcher, 2, 3)
+    assert well.begun.acquire(timeout=TIMEOUT) and run.begun.acquire(timeout=TIMEOUT)  # each has one of them
+    run.gate.set()
     done, _ = wait(futures, TIMEOUT, FIRST_COMPLETED)
     assert [type(future.exception()) for future in done] == [EngineError]
     for _ in range(3):
