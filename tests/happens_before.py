@@ -246,6 +246,15 @@ def check(program: Program) -> None:
             )
 
 
+def is_safe(program: Program) -> bool:
+    """Whether `check` finds no hazard."""
+    try:
+        check(program)
+    except Hazard:
+        return False
+    return True
+
+
 def _check_source(
     program: Program, touched: list[Masks], end: int, reads: int, buffer: int, reader: str
 ) -> None:
