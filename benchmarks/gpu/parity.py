@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.gpu import needs_gpu, runners
 from benchmarks.gpu.cases import ModuleCase, NetworkCase
-from benchmarks.gpu.device import open_device
+from benchmarks.gpu.device import Device
 from benchmarks.gpu.provenance import ROOT
 from benchmarks.gpu.scale import Scale
 from benchmarks.gpu.stage import Job, first_line
@@ -34,8 +34,7 @@ def run(job: Job) -> None:
     """A process for each dtype: kernels are compiled by all of them at once."""
     if job.rehearsal:
         for dtype in job.scale.dtypes:
-            for row in rows(job.scale, dtype, rehearsal=True):
-                job.row(**row)
+            write_rows(job, dtype)
     else:
         with ProcessPoolExecutor(len(job.scale.dtypes), get_context("spawn")) as pool:
             futures = [pool.submit(write_rows, job, dtype) for dtype in job.scale.dtypes]
@@ -46,12 +45,11 @@ def run(job: Job) -> None:
 
 
 def write_rows(job: Job, dtype: str) -> None:
-    for row in rows(job.scale, dtype):
+    for row in rows(job.scale, dtype, job.device):
         job.row(**row)
 
 
-def rows(scale: Scale, dtype: str, rehearsal: bool = False) -> Iterator[Row]:
-    device = open_device(rehearsal)
+def rows(scale: Scale, dtype: str, device: Device) -> Iterator[Row]:
     for batch in scale.parity_batches:
         network = NetworkCase(scale.variant, scale.spec, batch, dtype)
         for engine in (runners.engine, runners.specialised, runners.jit):

@@ -8,11 +8,13 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu import records
-from benchmarks.gpu.device import Device, open_device
 from benchmarks.gpu.scale import FULL, QUICK, REHEARSED, Scale
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.device import Device
 
 SCALES = {"quick": QUICK, "full": FULL, "rehearsal": REHEARSED}
 
@@ -36,6 +38,13 @@ class Job:
 
     @cached_property
     def device(self) -> Device:
+        """Before the first kernel. Stages that need none do without PyTorch, which takes seconds to import."""
+        from benchmarks.gpu.device import open_device
+
+        if self.rehearsal:
+            from benchmarks.gpu.rehearsal import interpret
+
+            interpret()
         return open_device(self.rehearsal)
 
     def row(self, name: str, ok: bool | None = True, note: str = "", **figures: Any) -> None:
@@ -61,10 +70,6 @@ def first_line(error: BaseException) -> str:
 
 def main(name: str, module: str, path: str, mode: str, seconds: str) -> None:
     job = Job(name, Path(path), mode, time.monotonic() + float(seconds))
-    if job.rehearsal:
-        from benchmarks.gpu.rehearsal import interpret
-
-        interpret()
     importlib.import_module(module).run(job)
 
 
