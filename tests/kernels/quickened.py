@@ -5,6 +5,7 @@ It can be left out: tests/kernels/test_interpreter.py holds that the same bits c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from triton.runtime.interpreter import (
 Data = np.ndarray[Any, Any]
 
 _find_dtype = interpreter._get_np_dtype
+_transfer = interpreter._interpreter
 _dtypes: dict[str, np.dtype[Any]] = {}
 _patched: set[int] = set()
 
@@ -38,6 +40,10 @@ def quicken() -> None:
     InterpreterBuilder.create_splat = _splat
     InterpreterBuilder.create_broadcast = _broadcast
     InterpreterBuilder.create_expand_dims = _expand_dims
+    InterpreterBuilder.create_load = _load
+    InterpreterBuilder.create_store = _store
+    InterpreterBuilder.create_masked_load = _masked_load
+    InterpreterBuilder.create_addptr = _add_to_pointer
     tl.core.tuple.__init__ = _make_tuple
     tl.core.tuple.type = property(_type_of_tuple, lambda self, value: setattr(self, "_type", value))
 
@@ -99,6 +105,45 @@ def _broadcast(self: Any, value: TensorHandle, shape: Sequence[int]) -> TensorHa
 def _expand_dims(self: Any, value: TensorHandle, axis: int) -> TensorHandle:
     shape = value.data.shape
     return TensorHandle(value.data.reshape(*shape[:axis], 1, *shape[axis:]), value.dtype.scalar)
+
+
+@functools.cache
+def _all(shape: tuple[int, ...]) -> TensorHandle:
+    return TensorHandle(np.ones(shape, bool), tl.int1)
+
+
+@functools.cache
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Data:
+    return np.zeros(shape, dtype)
+
+
+def _load(self: Any, pointers: TensorHandle, *options: Any) -> TensorHandle:
+    """With a mask, as a store, that is not made anew: it is only read."""
+    return _masked_load(self, pointers, _all(pointers.data.shape), None, *options)
+
+
+def _store(self: Any, pointers: TensorHandle, value: TensorHandle, *options: Any) -> None:
+    _transfer.store(pointers.data, value.data, _all(pointers.data.shape).data)
+
+
+def _masked_load(
+    self: Any,
+    pointers: TensorHandle,
+    mask: TensorHandle,
+    other: TensorHandle | None,
+    *options: Any,
+    **named_options: Any,
+) -> TensorHandle:
+    kind = pointers.get_element_ty()
+    dtype = _dtype(kind)
+    values = _zeros(pointers.data.shape, dtype) if other is None else other.data
+    return TensorHandle(_transfer.load(pointers.data, mask.data, values, dtype), kind)
+
+
+def _add_to_pointer(self: Any, pointer: TensorHandle, offset: TensorHandle) -> TensorHandle:
+    bytes_ = offset.data.astype(np.uint64)
+    bytes_ *= max(1, pointer.get_element_ty().primitive_bitwidth // 8)
+    return TensorHandle(pointer.data + bytes_, pointer.dtype)
 
 
 def _make_tuple(self: Any, values: Any, type: Any = None) -> None:  # noqa: A002

@@ -241,6 +241,9 @@ class _Recorder:
                 self._names[f"its_{name}"] = getattr(result, name)
                 lines.append(f"result.{name} = its_{name}")
             lines.append("return result")
+        elif result.__class__ is tl.tensor and result.handle is None:  # a store's: nothing
+            self._names["nothing"] = result
+            lines.append("return nothing")
         elif result is not None:
             return None
         if not self._fixed:
