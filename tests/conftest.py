@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,13 @@ from inception_engine.network import Linear, Network, Softmax
 Runner = Callable[..., Mapping[str, np.ndarray]]
 
 _PREFIX = "backend "
+
+gc.disable()  # while tests are collected, which imports much, and nothing of it is garbage
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
