@@ -24,10 +24,8 @@ def _pool(processes: int, plain: bool) -> ProcessPoolExecutor:
 
 def _begin(plain: bool = False) -> None:
     os.environ.update(TRITON_INTERPRET="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    import gc
     import warnings
 
-    gc.set_threshold(100_000)  # each operation makes objects, few of which form cycles
     warnings.simplefilter("ignore", RuntimeWarning)  # rows behind the batch: their results are not stored
     if not plain:
         from tests.kernels import quickened, recorded

@@ -6,6 +6,7 @@ It can be left out: tests/kernels/test_interpreter.py holds that the same bits c
 from __future__ import annotations
 
 import functools
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ _patched: set[int] = set()
 
 def quicken() -> None:
     """From now on, in this process."""
+    gc.set_threshold(100_000)  # each operation makes objects, few of which form cycles
     interpreter_builder.options = InterpreterOptions(sanitize_overflow=False)  # a check of every integer sum
     interpreter._get_np_dtype = _dtype
     interpreter_semantic.to_tensor = _to_tensor
