@@ -4,7 +4,7 @@
 
 The format stands in runtime/cuda/archive.h. The package's build runs this; it needs Triton and no GPU. A kernel that is
 not what the runtime launches (other parameters, scratch memory, another block) ends the build. The same sources make
-the same bytes, wherever they lie.
+the same bytes, wherever they lie, but for `module` on 10.0: of the same PTX ptxas makes other machine code at times.
 """
 
 from __future__ import annotations
