@@ -101,13 +101,16 @@ class Batcher:
 
     def retry(self, image: np.ndarray) -> list[Future[np.ndarray]]:
         """Have each thread whose last run failed run this image, alone and before all that waits; others could not say
-        whether it works again. The results, or the errors, of those runs. Raises QueueClosed."""
+        whether it works again. The results, or the errors, of those runs; one that still waits for its thread when the
+        next is asked for is cancelled. Raises QueueClosed."""
         with self._changed:
             if self._closed:
                 raise QueueClosed("no more images are taken")
             found = []
             for number, error in enumerate(self._errors):
                 if error is not None:
+                    if (before := self._trials[number]) is not None:
+                        before.result.cancel()
                     trial = self._trials[number] = _Waiting(image)
                     found.append(trial.result)
             self._changed.notify_all()

@@ -238,3 +238,18 @@ def test_a_trial_is_run_by_those_alone_whose_last_run_failed() -> None:
     assert run.batches[1:] == 3 * [[4]] + [[5]] and len(well.batches) == 1
     with pytest.raises(QueueClosed):
         batcher.retry(image(7))
+
+
+def test_a_trial_that_waits_is_cancelled_by_the_next() -> None:
+    run = Recorder()
+    batcher = Batcher([run], max_batch=1, max_wait=0.0, capacity=100)
+    with pytest.raises(ValueError, match="negative"):
+        results(submitted(batcher, -1))
+    run.gate.clear()
+    busy = submitted(batcher, 2)
+    assert run.begun.acquire(timeout=TIMEOUT) and run.begun.acquire(timeout=TIMEOUT)
+    (first,) = batcher.retry(image(3))
+    (second,) = batcher.retry(image(4))
+    run.gate.set()
+    assert first.cancelled() and results([*busy, second]) == [20, 40]
+    batcher.close()
