@@ -41,19 +41,24 @@ def place(lifetimes: Sequence[Lifetime]) -> tuple[list[int], int]:
     return offsets, _aligned(end)
 
 
+MOST_TRIED = 200  # buffers whose rest is tried one by one, each time with all of them placed anew
+
+
 def rested(lifetimes: Sequence[Lifetime], steps: int) -> list[Lifetime]:
-    """The same, each ``steps`` longer wherever that makes the arena no larger.
+    """The same, each ``steps`` longer wherever that makes the arena no larger; of more than ``MOST_TRIED`` all are.
 
     Memory that rests after its last use is written again without waiting for those who read it. Small buffers come
     first: few tasks read them, and the fewer there are, the longer a worker waits for the last one.
     """
+    longer = [dataclasses.replace(each, last=each.last + steps) for each in lifetimes]
+    if len(lifetimes) > MOST_TRIED:
+        return longer
     result = list(lifetimes)
     _, least = place(result)
     for index in sorted(range(len(result)), key=lambda i: result[i].size):
-        before = result[index]
-        result[index] = dataclasses.replace(before, last=before.last + steps)
+        result[index] = longer[index]
         if place(result)[1] > least:
-            result[index] = before
+            result[index] = lifetimes[index]
     return result
 
 

@@ -237,7 +237,7 @@ class _Scheduler:
             first = min(moment_of[op] for op in self.writers[buffer]) if reuse else 0
             element = Dtype.FP32.bytes if buffer.is_parts else self.element
             lifetimes.append(Lifetime(first, last, self.batch * buffer.rows * buffer.pitch * element))
-        if self.target.delay:
+        if self.target.delay and reuse:
             lifetimes = rested(lifetimes, self.target.delay)
         offsets, self.result.arena_bytes = place(lifetimes)
         if self.result.arena_bytes > MAX_ARENA_BYTES:

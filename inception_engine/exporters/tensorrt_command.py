@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inception_engine.terminal import printable_line
+from inception_engine.terminal import printable_line, printable_path
 
 if TYPE_CHECKING:
     from inception_engine.exporters.tensorrt import Build
@@ -81,8 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         from inception_engine.files import write_atomically
 
         write_atomically(onnx_beside(arguments.output), [build.model.content])
-        print(f"inception: wrote {onnx_beside(arguments.output)}", file=sys.stderr)
-        print(printable_line(build.trtexec(arguments.output)))
+        print(f"inception: wrote {printable_path(str(onnx_beside(arguments.output)))}", file=sys.stderr)
+        # To be pasted, so its paths stay what they are.
+        print(printable_path(build.trtexec(arguments.output)))
         return 0
     return _build(build, arguments)
 

@@ -10,6 +10,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from inception_engine.errors import ArgumentError
+from inception_engine.terminal import printable_path
 
 if TYPE_CHECKING:
     from inception_engine.engine import Engine
@@ -135,7 +136,7 @@ def _ready(name: str, engines: list[Engine], server: Server) -> str:
     notes = f"; running on the CPU: {engine.note}" if engine.note else ""
     random = "; its weights are random, the classes mean nothing" if engine.random_weights else ""
     where = f"{many} ({engine.device}, {engine.isa}), batches up to {server.batcher.max_batch}"
-    return f"ready: {name} on {where}{notes}{random}"
+    return f"ready: {printable_path(name)} on {where}{notes}{random}"
 
 
 def _on_signals(stopped: asyncio.Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inception_engine.compiler.arena import Lifetime, place, rested
+from inception_engine.compiler.arena import MOST_TRIED, Lifetime, place, rested
 from inception_engine.compiler.plan import ALIGNMENT
 
 
@@ -55,3 +55,10 @@ def test_a_buffer_rests_where_there_is_room() -> None:
     resting = rested([*large, *small], 1)
     assert resting[1:] == [Lifetime(each.first, each.last + 1, each.size) for each in (large[1], *small)]
     assert resting[0] == large[0]  # it would meet the first of the small ones
+
+
+def test_of_very_many_buffers_all_rest() -> None:
+    """Whether each may is tried with all of them, so that the time would grow with the cube of their number."""
+    chain = [Lifetime(i, i + 1, 640) for i in range(MOST_TRIED + 1)]
+    assert rested(chain, 1) == [Lifetime(each.first, each.last + 1, 640) for each in chain]
+    assert rested(chain[1:], 1) != [Lifetime(each.first, each.last + 1, 640) for each in chain[1:]]
