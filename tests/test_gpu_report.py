@@ -53,6 +53,8 @@ def test_rehearsal(tmp_path: Path) -> None:
         "PYTHON": str(python_without_the_package(tmp_path / "venv")),
         "INCEPTION_ENGINE_LIBRARY": str(binding.library_path()),
     }
+    # As a run before leaves it where Python keeps bytecode.
+    (ROOT / "build/gpu/site/inception_engine/__pycache__").mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [ROOT / "tools" / "gpu", "--rehearse", "--out", tmp_path],
         env=environment,
