@@ -7,10 +7,12 @@ tell whose a newline was.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 LONGEST_COMPLAINT = 1000  # characters
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Control characters, what ends a line, and what has the text behind it written from the other side.
+_STEERING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable_line(text: str) -> str:
@@ -27,10 +29,10 @@ def printable_lines(document: Any) -> Any:
     return printable_line(document) if isinstance(document, str) else document
 
 
-def printable_path(path: str) -> str:
-    """A file's name as one line, by which the user finds the file: ``?`` for control characters alone. Bytes that are
-    no text stay; it is for the output to escape them."""
-    return _CONTROL.sub("?", path)
+def printable_path(path: str | Path) -> str:
+    """A file's name as one line, by which the user finds the file: ``?`` for what steers a terminal alone. Bytes that
+    are no text stay; it is for the output to escape them."""
+    return _STEERING.sub("?", str(path))
 
 
 def error_line(program: str, error: Exception) -> str:
@@ -38,5 +40,5 @@ def error_line(program: str, error: Exception) -> str:
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = _CONTROL.sub("?", " ".join(text.split()))
+    text = _STEERING.sub("?", " ".join(text.split()))
     return f"{program}: error: {text[:LONGEST_COMPLAINT]}"

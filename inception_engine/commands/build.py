@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from inception_engine.commands import values, variant
 from inception_engine.commands.errors import CommandError
 from inception_engine.importers import command as importing
-from inception_engine.terminal import printable_line
+from inception_engine.terminal import printable_line, printable_path
 
 if TYPE_CHECKING:
     from inception_engine.compiler.plan import Plan
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:  # it names the temporary file
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
     size = path.stat().st_size / 1e6
-    print(f"{path}: {printable_line(network.name)}, {_programs(plan)}, {size:.1f} MB")
+    print(f"{printable_path(path)}: {printable_line(network.name)}, {_programs(plan)}, {size:.1f} MB")
     if plan.metadata["random_weights"]:
         seed = printable_line(str(network.metadata.get("seed", "unknown")))
         print(

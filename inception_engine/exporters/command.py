@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inception_engine.commands import variant
 from inception_engine.importers import command as importing
+from inception_engine.terminal import printable_path
 
 OPSET = 17
 
@@ -81,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         write_atomically(target, [model.SerializeToString()])
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror}") from None
-    print(f"{target}: opset {arguments.opset}, {arguments.dtype}, {target.stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{printable_path(target)}: opset {arguments.opset}, {arguments.dtype}, {target.stat().st_size / 1e6:.1f} MB"
+    )
     if network.metadata.get("weights") == "random":
         print("Its weights are random: it knows nothing.")
     return 0

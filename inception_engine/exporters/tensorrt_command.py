@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         from inception_engine.files import write_atomically
 
         write_atomically(onnx_beside(arguments.output), [build.model.content])
-        print(f"inception: wrote {printable_path(str(onnx_beside(arguments.output)))}", file=sys.stderr)
+        print(f"inception: wrote {printable_path(onnx_beside(arguments.output))}", file=sys.stderr)
         # To be pasted, so its paths stay what they are.
         print(printable_path(build.trtexec(arguments.output)))
         return 0
@@ -99,8 +99,8 @@ def _build(build: Build, arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(record), indent=2))
         return 0
     machine, (smallest, best, largest) = record.machine, record.batches
-    print(f"{path}: {printable_line(record.network)}, {record.dtype}, batch {smallest} to {largest}, best at {best}, "
-          f"{path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
+    print(f"{printable_path(path)}: {printable_line(record.network)}, {record.dtype}, batch {smallest} to {largest}, "
+          f"best at {best}, {path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
     print(f"For TensorRT {machine.tensorrt}, {machine.gpu} (compute capability {machine.compute_capability}), "
           f"driver {machine.driver} or newer; nothing else loads it.")  # fmt: skip
     if record.random_weights:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inception_engine.commands import variant
-from inception_engine.terminal import printable_line
+from inception_engine.terminal import printable_line, printable_path
 
 if TYPE_CHECKING:
     from inception_engine.network import Network
@@ -125,7 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
         network.save(target)
     except OSError as error:
         raise ImportFailed(f"cannot write {target}: {error.strerror}") from None
-    print(f"{target}: {network.parameters():,} parameters, {target.stat().st_size / 1e6:.1f} MB")
+    print(
+        f"{printable_path(target)}: {network.parameters():,} parameters, {target.stat().st_size / 1e6:.1f} MB"
+    )
     return 0
 
 
@@ -133,5 +135,5 @@ def failed(target: Path) -> int:
     """Say that nothing was written, and return the exit status."""
     import sys
 
-    print(f"inception: error: parity failed; {target} is not written", file=sys.stderr)
+    print(f"inception: error: parity failed; {printable_path(target)} is not written", file=sys.stderr)
     return PARITY_FAILED

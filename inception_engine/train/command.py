@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from inception_engine.terminal import printable_path
 from inception_engine.train import keys
 from inception_engine.train.config import Config, read
 
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if world.first:
         network, scores = result.network, result.scores
         print(
-            f"{result.path}: {network.parameters():,} parameters, top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % "
-            f"of {scores.images} images held out"
+            f"{printable_path(result.path)}: {network.parameters():,} parameters, "
+            f"top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} % of {scores.images} images held out"
         )
     return 0
