@@ -25,7 +25,7 @@ from inception_engine.bench.peers import LAUNCHES, gpus
 from inception_engine.bench.records import OK, Document, Journal, RecordsError
 from inception_engine.bench.suite import Method, Suite, groups
 from inception_engine.bench.timing import Schedule
-from inception_engine.compiler.lower import CompileError
+from inception_engine.compiler.errors import CompileError
 from inception_engine.errors import EngineError
 from inception_engine.files import check_target
 from inception_engine.terminal import printable_line

@@ -16,7 +16,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from inception_engine.compiler import pack, plan
-from inception_engine.compiler.lower import CompileError, Lowered, Op, lower
+from inception_engine.compiler.errors import CompileError
+from inception_engine.compiler.lower import lower
+from inception_engine.compiler.ops import Lowered, Op
 from inception_engine.compiler.plan import NONE, Dtype, OpFlag, Packing, Plan, Program, TargetKind
 from inception_engine.compiler.schedule import Schedule, schedule
 from inception_engine.compiler.targets import TARGETS, Target, target_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inception_engine.compiler.lower import Buffer, Lowered, Op
+from inception_engine.compiler.ops import Buffer, Lowered, Op
 from inception_engine.compiler.plan import OpFlag, OpKind
 
 

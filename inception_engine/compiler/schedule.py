@@ -13,8 +13,9 @@ from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from inception_engine.compiler.arena import Lifetime, place, rested
+from inception_engine.compiler.errors import CompileError
 from inception_engine.compiler.fuse import fuse_lrn, fuse_pools
-from inception_engine.compiler.lower import Buffer, CompileError, Lowered, Op
+from inception_engine.compiler.ops import Buffer, Lowered, Op
 from inception_engine.compiler.plan import (
     MAX_ARENA_BYTES,
     MAX_PITCH,

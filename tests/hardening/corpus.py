@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import inception_engine as ie
-from inception_engine.compiler.lower import CompileError
+from inception_engine.compiler.errors import CompileError
 from inception_engine.network import INPUT, LRN, AveragePool, Concat, Conv, Linear, MaxPool, Network
 from tests.loader import verdict
 from tests.plans import plan_file, small_program
