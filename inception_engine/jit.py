@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import overload
 
 import numpy as np
 import torch
 from triton.runtime.interpreter import InterpretedFunction
 
-from inception_engine.compiler.plan import NONE, PANEL, Dtype, OpKind, Plan, Program, TargetKind
+from inception_engine.compiler.plan import Dtype, Plan, Program, TargetKind
 from inception_engine.errors import (
     BatchError,
     DeviceError,
@@ -28,12 +26,12 @@ from inception_engine.errors import (
     OutputNameError,
     WaitTimeoutError,
 )
+from inception_engine.jit_program import NO_OUTPUT, LoadedProgram, Output, check_sizes, load
 from inception_engine.kernels import walk as kernel
-from inception_engine.kernels.convolution import counts
 from inception_engine.kernels.copy_output import BLOCK, copy_output
 from inception_engine.kernels.interpreter import mend_bfloat16
 from inception_engine.kernels.tuning import specialise_from
-from inception_engine.kernels.variants import DEPENDENT_FROM, Variant, kinds_for, variant
+from inception_engine.kernels.variants import DEPENDENT_FROM
 from inception_engine.network import Shape
 from inception_engine.specialised import ModuleLaunch, find
 
@@ -44,55 +42,6 @@ if INTERPRETED:
 SPINS = 1 if INTERPRETED else 1 << 24
 OVERLAP_DRIVER = 12030  # before this version a launch that may begin early could not be captured into a graph
 _TORCH_DTYPES = {Dtype.FP32: torch.float32, Dtype.FP16: torch.float16, Dtype.BF16: torch.bfloat16}
-_ACROSS_CHANNELS = (
-    OpKind.INPUT,
-    OpKind.LRN,
-    OpKind.SOFTMAX,
-)  # walk takes their columns in blocks of any size, and the rows of an INPUT
-# Bits of KINDS: a convolution whose runs of channels are no whole panels, and one whose K is cut.
-_RAGGED, _PARTS = 7, 8
-_MAX_ELEMENTS = 1 << 31  # walk counts the elements of one buffer in 32 bits
-
-
-@dataclass(frozen=True)
-class _Launch:
-    """``blocks``: of the grid. ``ticket``: its line of the state. ``counters``: how many it clears."""
-
-    first: int
-    count: int
-    blocks: int
-    kinds: int
-    variant: Variant
-    ticket: torch.Tensor
-    counters: int
-    module: ModuleLaunch | None = None
-
-
-@dataclass(frozen=True)
-class _Output:
-    """``begin``: first element of the buffer in the arena. ``pitch``: elements between two pixels. ``end``: behind the
-    last task that writes it. ``exported``: whether that is ``walk``'s, which so can store it for the caller, too."""
-
-    buffer: int
-    begin: int
-    pitch: int
-    channel: int
-    shape: Shape
-    end: int
-    exported: bool = False
-
-
-_NO_OUTPUT = _Output(buffer=-1, begin=0, pitch=0, channel=0, shape=(0, 1, 1), end=0)
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A program on the device; ``tables``: tasks, waits, ops and buffers as int32."""
-
-    max_batch: int
-    tables: tuple[torch.Tensor, ...]
-    launches: tuple[_Launch, ...]
-    outputs: Mapping[str, _Output]
 
 
 class TritonExecutor:
@@ -154,49 +103,15 @@ class TritonExecutor:
         # Status, counters, tickets. The status stays until it is read, each run leaves the rest as it was: zero.
         lines = max(int(p.header["counter_count"]) + len(p.launches) for p in programs) + 1
         self._state = torch.zeros(kernel.STRIDE * lines, dtype=torch.int32, device=self.device)
-        self._programs = [self._load(program, processors) for program in programs]
-
-    def _load(self, program: Program, processors: int) -> _Loaded:
-        element = self.dtype.itemsize
-        counters = int(program.header["counter_count"])
-        tickets = self._state[kernel.STRIDE * (counters + 1) :]
-        modules = [self._specialised(program, record, processors) for record in program.launches]
-        last = max((i for i, module in enumerate(modules) if module is None), default=-1)  # of walk's
-        outputs = {}
-        ops = program.tasks["op"]
-        written = np.where(ops == NONE, NONE, program.ops["out_buffer"][np.where(ops == NONE, 0, ops)])
-        for record in program.outputs:
-            buffer = program.buffers[record["buffer"]]
-            outputs[program.text(record)] = _Output(
-                buffer=int(record["buffer"]),
-                begin=int(buffer["offset"]) // element,
-                pitch=int(buffer["pitch"]),
-                channel=int(record["channel"]),
-                shape=(int(record["channels"]), int(record["height"]), int(record["width"])),
-                end=int(np.flatnonzero(written == record["buffer"])[-1]) + 1,
-                exported=not any(module and record["buffer"] in module.writes for module in modules),
+        self._programs = [
+            load(
+                program,
+                [self._specialised(program, record, processors) for record in program.launches],
+                self._state,
+                processors,
             )
-        return _Loaded(
-            max_batch=int(program.header["max_batch"]),
-            tables=tuple(
-                _words(table).to(self.device)
-                for table in (program.tasks, program.waits, program.ops, program.buffers)
-            ),
-            launches=tuple(
-                dataclasses.replace(
-                    _launch(
-                        program,
-                        record,
-                        tickets[kernel.STRIDE * i :],
-                        counters if i == last else 0,
-                        processors,
-                    ),
-                    module=module,
-                )
-                for i, (record, module) in enumerate(zip(program.launches, modules, strict=True))
-            ),
-            outputs=outputs,
-        )
+            for program in programs
+        ]
 
     def _specialised(self, program: Program, record: np.void, processors: int) -> ModuleLaunch | None:
         """What runs the launch instead of ``walk``, if anything."""
@@ -275,12 +190,12 @@ class TritonExecutor:
 
     def _walk(
         self,
-        program: _Loaded,
+        program: LoadedProgram,
         image: torch.Tensor,
         batch: int,
         *,
         result: torch.Tensor | None = None,
-        output: _Output = _NO_OUTPUT,
+        output: Output = NO_OUTPUT,
         source: int = -1,
         end: int | None = None,
     ) -> None:
@@ -320,10 +235,10 @@ class TritonExecutor:
                 **launch.variant.options(launch.kinds, self._arch),
             )
 
-    def _result(self, output: _Output, batch: int) -> torch.Tensor:
+    def _result(self, output: Output, batch: int) -> torch.Tensor:
         return torch.empty((batch, *output.shape), dtype=torch.float32, device=self.device)
 
-    def _copy(self, output: _Output, result: torch.Tensor) -> None:
+    def _copy(self, output: Output, result: torch.Tensor) -> None:
         batch, channels, height, width = result.shape
         pixels = height * width
         grid = -(-batch * pixels // BLOCK), -(-channels // BLOCK)
@@ -392,12 +307,6 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "cpu" else torch.cuda.device(device)
 
 
-def _words(table: np.ndarray) -> torch.Tensor:
-    """A table's records as int32; never empty, so that it has an address."""
-    words = np.frombuffer(table.tobytes(), np.int32)
-    return torch.tensor(words if len(words) else np.zeros(1, np.int32))
-
-
 def _face(program: Program) -> tuple[object, ...]:
     """What a caller sees of a program."""
     fields = ("dtype", "input_channels", "input_height", "input_width")
@@ -405,47 +314,3 @@ def _face(program: Program) -> tuple[object, ...]:
         (program.text(o), int(o["channels"]), int(o["height"]), int(o["width"])) for o in program.outputs
     ]
     return *(int(program.header[field]) for field in fields), *outputs
-
-
-def check_sizes(plan: Plan, programs: Sequence[Program]) -> None:
-    """What the proof allows and walk cannot count. Raises NoProgramError."""
-    for program in programs:
-        header = program.header
-        batch = int(header["max_batch"])
-        images = [int(header[f"input_{side}"]) for side in ("channels", "height", "width")]
-        elements = [
-            batch * math.prod(images),
-            *(batch * int(b["rows"]) * int(b["pitch"]) for b in program.buffers),
-        ]
-        products = program.ops[program.ops["kind"] == OpKind.CONV]
-        windows = {(int(op["kernel_h"]), int(op["kernel_w"]), int(op["in_channels"])) for op in products}
-        if max(*elements, plan.weights.nbytes) >= _MAX_ELEMENTS or not all(
-            counts(*window) for window in windows
-        ):
-            raise NoProgramError(f"the program for {batch} images is too large for the kernels")
-
-
-def _launch(
-    program: Program, record: np.void, ticket: torch.Tensor, counters: int, processors: int
-) -> _Launch:
-    """Kernel and grid for a LaunchRecord; ``processors``: of the device, or 0 for as many blocks as tasks."""
-    first, count = int(record["first_task"]), int(record["task_count"])
-    used = np.unique(program.tasks["op"][first : first + count])
-    ops = program.ops[used[used != NONE]]
-    # The bits of KINDS that the launch needs.
-    kinds = int(bool({*ops["out_buffer"]} & {*program.outputs["buffer"]}))
-    for op in ops:
-        kinds |= 1 << int(op["kind"])
-        if op["kind"] == OpKind.CONV and op["in_channels"] % PANEL:
-            kinds |= 1 << _RAGGED
-        if op["part_depth"]:
-            kinds |= 1 << _PARTS
-    rows = sorted({int(op["tile_rows"]) for op in ops if op["kind"] != OpKind.INPUT}) or [64]
-    columns = sorted({int(op["tile_columns"]) for op in ops if op["kind"] not in _ACROSS_CHANNELS}) or [64]
-    whole = sorted({int(op["tile_rows"]) for op in ops if op["part_depth"]})
-    try:
-        tile = variant(Dtype(int(program.header["dtype"])).name.lower(), rows, columns, whole)
-    except ValueError as error:
-        raise NoProgramError(f"launch {program.text(record)}: {error}") from None
-    blocks = min(count, processors * tile.blocks_per_sm) if processors else count
-    return _Launch(first, count, blocks, kinds_for(kinds), tile, ticket, counters)

@@ -247,7 +247,7 @@ def test_a_run_is_its_launches(network: Network) -> None:
 
 
 def test_programs_that_are_too_large(plan: Plan) -> None:
-    from inception_engine.jit import check_sizes
+    from inception_engine.jit_program import check_sizes
 
     check_sizes(plan, plan.programs)
     program = dataclasses.replace(plan.programs[0], header=plan.programs[0].header.copy())
