@@ -59,7 +59,6 @@ class Executor {
   void transfer_and_issue(uint32_t program, const ie_input& input, size_t image_bytes, size_t result_bytes);
   void issue(uint32_t program, const ie_input& input, const ie_output* outputs, uint32_t count,
              CUstream stream);
-  void copy_output(const Program& program, const ie_output& output, uint32_t batch, CUstream stream);
   void finish(CUstream stream);
   size_t status_bytes() const { return module_bytes_ + sizeof(uint32_t); }
 
