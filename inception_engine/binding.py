@@ -22,7 +22,8 @@ LIBRARY_VARIABLE = "INCEPTION_ENGINE_LIBRARY"  # a path in the environment that 
 FLOAT32_NCHW = 1
 UINT8_NHWC = 2
 DEVICES = ("auto", "cpu", "cuda")  # the position is the number, as in ie_device
-ISAS = ("auto", "portable", "avx2", "avx512", "amx")  # as in ie_isa
+ISAS = ("auto", "portable", "avx2", "avx512", "amx", "avx512_bf16")  # as in ie_isa
+_ISAS_IN_ORDER = ("portable", "avx2", "avx512", "avx512_bf16", "amx")
 SPECIALISE = ("auto", "never", "always")  # as in ie_specialise
 ORDERS = ("RGB", "BGR")  # as in ie_order
 LOG_LEVELS = ("", "error", "warning", "info")  # as in ie_log_level
@@ -203,6 +204,12 @@ def library() -> ctypes.CDLL:
             f"{path}: has ABI version {loaded.ie_abi_version()}, this package needs {ABI_VERSION}"
         )
     return loaded
+
+
+def machine_isas() -> tuple[str, ...]:
+    """The instruction sets that this machine has, the best one last. Raises LibraryError."""
+    best = ISAS[library().ie_cpu_isa()]
+    return _ISAS_IN_ORDER[: _ISAS_IN_ORDER.index(best) + 1]
 
 
 def message_buffer() -> ctypes.Array[ctypes.c_char]:

@@ -65,10 +65,10 @@ class Engine:
         """Load and prove a plan: a file, a file's content, or a Plan.
 
         ``device``: "auto" (a GPU if the plan has programs for one and it can be used), "cpu", "cuda" or "cuda:1".
-        ``threads``: 0 takes as many as the process may run on. ``isa``: "auto", "portable", "avx2", "avx512" or "amx",
-        which is for bfloat16 and does all else as "avx512" does. Both are for the CPU alone. ``poison``: fill the arena
-        with NaN before each run, for tests. ``emulate``: the CPU also walks programs for other devices, slowly, for
-        tests. ``kernels``: an archive of GPU kernels; default: its own.
+        ``threads``: 0 takes as many as the process may run on. ``isa``: "auto", "portable", "avx2", "avx512",
+        "avx512_bf16" or "amx", of which the last two are for bfloat16 and do all else as "avx512" does. Both are for
+        the CPU alone. ``poison``: fill the arena with NaN before each run, for tests. ``emulate``: the CPU also walks
+        programs for other devices, slowly, for tests. ``kernels``: an archive of GPU kernels; default: its own.
         ``specialise``: whether Inception modules on a GPU take a kernel that was compiled for their sizes, where the
         archive has one; None: where it was measured to be faster.
         Raises PlanError, FileError, DeviceError, NoProgramError, ArgumentError, OutOfMemoryError and, with "cuda",

@@ -101,10 +101,9 @@ def isas() -> Sequence[str]:
     from inception_engine.errors import LibraryError
 
     try:
-        best = binding.library().ie_cpu_isa()
+        return binding.machine_isas()
     except LibraryError:
         pytest.skip(f"{_PREFIX}engine: the runtime is not built")
-    return binding.ISAS[1 : best + 1]
 
 
 def _backend(name: str, module: str):

@@ -29,10 +29,11 @@ uint32_t usable_cores() {
 
 ie::cpu::Settings resolve(const ie_context_options& options, const ie::Allocator& allocator) {
   require(options.threads <= kMaxThreads, "more than 1024 threads");
-  require(options.isa <= IE_ISA_AMX, "unknown instruction set");
+  require(options.isa <= IE_ISA_AVX512_BF16, "unknown instruction set");
   const ie_isa best = ie::cpu::best_isa();
   const auto isa = options.isa == IE_ISA_AUTO ? best : static_cast<ie_isa>(options.isa);
-  if (isa > best) throw Refusal{IE_ERROR_DEVICE, "this machine does not have the instruction set asked for"};
+  if (ie::cpu::rank(isa) > ie::cpu::rank(best))
+    throw Refusal{IE_ERROR_DEVICE, "this machine does not have the instruction set asked for"};
   ie::cpu::Settings settings{};
   settings.threads = options.threads == 0 ? usable_cores() : options.threads;
   settings.isa = isa;
@@ -43,7 +44,7 @@ ie::cpu::Settings resolve(const ie_context_options& options, const ie::Allocator
 }
 
 const char* name_of(ie_isa isa) {
-  constexpr const char* kNames[] = {"", "portable instructions", "AVX2", "AVX-512", "AMX"};
+  constexpr const char* kNames[] = {"", "portable instructions", "AVX2", "AVX-512", "AMX", "AVX512-BF16"};
   return kNames[isa];
 }
 

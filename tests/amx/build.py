@@ -1,4 +1,4 @@
-"""Builds the library with an imitation of AMX (imitation.cpp), for tests on machines without it; once, and keeps it."""
+"""Builds the library with imitations of AMX and AVX512-BF16, for tests on machines without them; once, and keeps it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _RUNTIME = _TESTS.parent / "inception_engine" / "runtime"
 _BUILDS = Path(sys.prefix, "build")  # in an environment that tools/setup made
 _FLAGS = ["-std=c++17", "-O2", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 # Vectors of all kinds are the portable ones: the kernels of AVX2 and AVX-512 are not under test.
-_LEFT_OUT = ("isa", "kernels_amx", "kernels_avx2", "kernels_avx512")
-_INSTEAD = (_HERE / "imitation.cpp", _TESTS / "hardening" / "fuzz" / "portable_only.cpp")
+_INSTEAD = (*sorted(_HERE.glob("*.cpp")), _TESTS / "hardening" / "fuzz" / "portable_only.cpp")
+_LEFT_OUT = (*(source.stem for source in _INSTEAD), "kernels_avx2", "kernels_avx512")
 
 
 def build_library(folder: Path) -> Path:
@@ -46,7 +46,8 @@ def _sources() -> list[Path]:
 def _key() -> str:
     """Of all that the library depends on."""
     hashed = hashlib.sha256(subprocess.run(["g++", "--version"], check=True, capture_output=True).stdout)
-    for path in (Path(__file__), *_sources(), *sorted(_RUNTIME.rglob("*.h"))):
+    headers = (*sorted(_RUNTIME.rglob("*.h")), *sorted(_HERE.glob("*.h")))
+    for path in (Path(__file__), *_sources(), *headers):
         hashed.update(path.read_bytes())
     return hashed.hexdigest()[:16]
 

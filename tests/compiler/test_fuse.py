@@ -163,7 +163,7 @@ def test_the_same_bits_as_two_ops(name: str, dtype: str) -> None:
     assert len(fused(together.programs[0])) == expected_count and fused(apart.programs[0]) == []
     pools = {"googlenet": 9, "pools": 3}.get(name, 0)
     assert len(pooled(together.programs[0])) == pools and pooled(apart.programs[0]) == []
-    for isa in binding.ISAS[1 : binding.library().ie_cpu_isa() + 1]:
+    for isa in binding.machine_isas():
         results = []
         for plan in (together, apart):
             with ie.Engine(plan, isa=isa, threads=3, poison=True) as engine:

@@ -23,6 +23,7 @@ _AVX512 = [*(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")), "-mfma"]
 _ISA_FLAGS = {
     "kernels_avx2": ["-mavx2", "-mfma"],
     "kernels_avx512": _AVX512,
+    "kernels_avx512_bf16": [*_AVX512, "-mavx512bf16"],
     "kernels_amx": [*_AVX512, "-mavx512bf16"],
 }
 _SANITISERS = {
@@ -30,9 +31,10 @@ _SANITISERS = {
     "thread": ["-fsanitize=thread"],
     "coverage": ["--coverage", "-fsanitize=address"],
 }
-# In quick builds: kernels that other ones stand for, and the file that says so. AMX is imitated, on every machine.
-_IMITATED = ["isa", "kernels_amx"]
-_IMITATION = HERE.parent / "amx" / "imitation.cpp"
+# In quick builds: kernels that other ones stand for, and the file that says so. AMX and AVX512-BF16 are imitated, on
+# every machine.
+_AMX = HERE.parent / "amx"
+_IMITATIONS = sorted(_AMX.glob("*.cpp"))
 _LEFT_OUT = {
     "address": (["kernels_avx512"], "no_avx512.cpp"),
     "thread": (["kernels_avx2", "kernels_avx512"], "portable_only.cpp"),
@@ -104,8 +106,8 @@ def _object(source: Path, kind: Kind) -> Path:
         '-DIE_VERSION="0"',
         "-ffp-contract=off",
     ]
-    flags += _ISA_FLAGS.get(source.stem, [])
     inside = source.is_relative_to(RUNTIME)
+    flags += _ISA_FLAGS.get(source.stem, []) if inside else []
     beside = source.parent.name == "cuda"  # there is no GPU: not under test
     loading = source.parent.name == "proof" or source.stem == "plan"
     beside |= kind.sanitiser == "thread" and loading  # one thread, before the others
@@ -113,14 +115,14 @@ def _object(source: Path, kind: Kind) -> Path:
         flags += ["-O0"]
     else:
         flags += [*_SANITISERS[kind.sanitiser], "-O0" if kind.sanitiser == "coverage" else "-O1"]
-        if source.stem in ("kernels_avx512", "kernels_amx"):
+        if "-mavx512f" in flags:
             flags += ["-fno-sanitize=undefined"]  # with it the compiler takes minutes
         if kind.fuzzer and inside:
             flags += ["-fsanitize=fuzzer-no-link"]
     if inside:
         flags += ["-w"]  # warnings are the business of the library's own build
     command = [kind.compiler, *flags]
-    headers = _headers(RUNTIME) + (b"" if inside else _headers(HERE))
+    headers = _headers(RUNTIME) + (b"" if inside else _headers(HERE) + _headers(_AMX))
     hashed = hashlib.sha256(headers + _version(kind.compiler) + source.read_bytes())
     hashed.update("\0".join(command).encode())
     made = _folder() / f"{source.parent.name}-{source.stem}-{hashed.hexdigest()[:16]}.o"
@@ -137,8 +139,9 @@ def _runtime(kind: Kind) -> list[Path]:
     sources = sorted(source for folder in folders for source in folder.glob("*.cpp"))
     if kind.quick and kind.sanitiser in _LEFT_OUT:
         left_out, instead = _LEFT_OUT[kind.sanitiser]
-        sources = [source for source in sources if source.stem not in (*left_out, *_IMITATED)]
-        sources += [HERE / "fuzz" / instead, _IMITATION]
+        left_out = [*left_out, *(source.stem for source in _IMITATIONS)]
+        sources = [source for source in sources if source.stem not in left_out]
+        sources += [HERE / "fuzz" / instead, *_IMITATIONS]
     return sources
 
 

@@ -13,7 +13,7 @@ from inception_engine import binding, reference
 from inception_engine.network import INPUT, LRN, Network, Preprocess
 from tests.tolerances import TOLERANCES, error
 
-ISAS = binding.ISAS[1 : binding.library().ie_cpu_isa() + 1]
+ISAS = binding.machine_isas()
 # Of one output, relative: in float32 two roots, a division and two products, of half a unit in the last place each and
 # more by what one hands on to the next: 6 * 2^-24. Another power shows in the first digits.
 POWER = 4e-7

@@ -11,25 +11,33 @@ namespace {
 
 // Of offsets in the arena.
 size_t scale_of(const Program& program, ie_isa isa) {
-  return program.header.dtype == uint32_t(Dtype::kFloat32) || runs_on_amx(program, isa) ? 1 : 2;
+  const bool is_float32 = program.header.dtype == uint32_t(Dtype::kFloat32);
+  return is_float32 || form_of(program, isa) != Form::kFloat32 ? 1 : 2;
 }
 
 }  // namespace
 
-bool runs_on_amx(const Program& program, ie_isa isa) { return isa == IE_ISA_AMX && suits_amx(program); }
+Form form_of(const Program& program, ie_isa isa) {
+  if (!suits_bfloat16(program)) return Form::kFloat32;
+  return isa == IE_ISA_AMX ? Form::kAmx : isa == IE_ISA_AVX512_BF16 ? Form::kPairs : Form::kFloat32;
+}
 
 uint64_t arena_bytes(const Program& program, ie_isa isa) {
   return scale_of(program, isa) * program.header.arena_bytes;
 }
 
 const Kernels& kernels_of(const Program& program, ie_isa isa) {
-  if (runs_on_amx(program, isa)) return kAmxKernels;
+  const Form form = form_of(program, isa);
+  if (form != Form::kFloat32) return form == Form::kAmx ? kAmxKernels : kAvx512Bf16Kernels;
   return isa >= IE_ISA_AVX512 ? kAvx512Kernels : isa == IE_ISA_AVX2 ? kAvx2Kernels : kPortableKernels;
 }
 
 BoundProgram::BoundProgram(const Program& program, ie_isa isa, std::byte* arena, const Weights& weights)
-    : program_(&program), kernels_(&kernels_of(program, isa)), arena_(arena), scale_(scale_of(program, isa)) {
-  const Form form = is_bfloat16() ? Form::kAmx : Form::kFloat32;
+    : program_(&program),
+      form_(form_of(program, isa)),
+      kernels_(&kernels_of(program, isa)),
+      arena_(arena),
+      scale_(scale_of(program, isa)) {
   const size_t element_bytes = is_bfloat16() ? sizeof(Bfloat16) : sizeof(float);
   for (const OpRecord& op : program.ops) {
     OpView view{};
@@ -44,8 +52,8 @@ BoundProgram::BoundProgram(const Program& program, ie_isa isa, std::byte* arena,
     view.out = element(op.out_buffer, op.out_channel);
     view.out_pitch = program.buffers[op.out_buffer].pitch;
     if (op.kind == uint32_t(OpKind::kConv)) {
-      view.weights = weights.of(program, op, form);
-      view.panel_bytes = Weights::panel_bytes(op, form);
+      view.weights = weights.of(program, op, form_);
+      view.panel_bytes = Weights::panel_bytes(op, form_);
       view.amx = amx_depth(op);
       view.bias = reinterpret_cast<const float*>(weights.section() + op.bias_offset);
     } else if (op.kind == uint32_t(OpKind::kInput)) {

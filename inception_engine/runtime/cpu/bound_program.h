@@ -13,18 +13,18 @@
 
 namespace ie::cpu {
 
-// Whether a context of an instruction set runs a program by AMX, which reads and writes bfloat16.
-bool runs_on_amx(const Program& program, ie_isa isa);
+// What a context of an instruction set makes of the weights of a program, and so which kernels run it.
+Form form_of(const Program& program, ie_isa isa);
 
 // Bytes of activations of a program, in a context of an instruction set.
 uint64_t arena_bytes(const Program& program, ie_isa isa);
 
 const Kernels& kernels_of(const Program& program, ie_isa isa);
 
-// AMX runs bfloat16 as it is. Else half precision is float32 numbers in an arena of twice the
+// AVX512-BF16 and AMX run bfloat16 as it is. Else half precision is float32 numbers in an arena of twice the
 // size, where every offset is doubled and so all that overlaps still does; weights are widened, sums are float32, and each
-// tile is rounded when it is done. That is what AMX computes, but for the order of its sums, and for numbers below
-// the normal ones, which AMX takes for zeros.
+// tile is rounded when it is done. That is what those compute, but for the order of its sums, and for numbers below
+// the normal ones, which they take for zeros.
 class BoundProgram {
  public:
   // `program` is proven; it, the arena of arena_bytes() and the weights, which were made, outlive this.
@@ -43,13 +43,14 @@ class BoundProgram {
   void copy_output(const ie_output& output, uint32_t batch) const;
 
  private:
-  bool is_bfloat16() const { return kernels_ == &kAmxKernels; }  // not float32
+  bool is_bfloat16() const { return form_ != Form::kFloat32; }
   bool widens(uint32_t buffer) const;
   bool rounds(const OpRecord& op) const;
   void round(const OpView& view, const Tile& tile) const;
   bool compute_part(const TaskRecord& task, const OpView& view, const Tile& tile, Counter* counters) const;
 
   const Program* program_;
+  Form form_;
   const Kernels* kernels_;
   std::byte* arena_;
   size_t scale_;  // of offsets in the arena

@@ -11,6 +11,7 @@
 // % at batch 1. In tiles that have nothing to fetch, even the idle prefetch instruction costs 3 %, hence
 // kAhead.
 #include "row_table.h"
+#include "step.h"
 
 namespace ie::cpu {
 namespace {
@@ -20,10 +21,10 @@ struct ConvTile {
   const uint64_t* inside;
   size_t rows;
   uint32_t taps, channels;
-  const float* weights;  // of the group's first panel
+  const float* weights;  // of the group's first panel; lines of kPanel floats, whatever they hold
   size_t panel_stride;
   const float* bias;
-  float* out;  // (first row of the table, first column of the group)
+  Element* out;  // (first row of the table, first column of the group)
   size_t out_pitch;
   uint32_t column, end;  // of the group, of the tile
   const OpRecord* op;
@@ -32,23 +33,43 @@ struct ConvTile {
   Lines ahead, then;
 };
 
-// sum += a * weights over all channels of one tap. kAhead: fetches one line per channel `ahead` floats further on.
-template <int kRows, int kPanels, bool kAhead>
-__attribute__((always_inline)) inline void multiply(const float* const (&a)[kRows], const float* weights,
+// One step of `multiply`, at element k of all rows, as `broadcast` reads them.
+template <typename Number, int kRows, int kPanels, typename Broadcast>
+__attribute__((always_inline)) inline void multiply_step(const Number* const (&a)[kRows], size_t k,
+                                                         const float* weights, size_t panel_stride,
+                                                         V16 (&sum)[kRows][kPanels], Broadcast broadcast) {
+  using S = Step<Number>;
+  typename S::Vector w[kPanels];
+#pragma GCC unroll 4
+  for (int j = 0; j < kPanels; ++j) w[j] = S::weights(weights + j * panel_stride);
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    const typename S::Vector value = broadcast(a[i] + k);
+#pragma GCC unroll 4
+    for (int j = 0; j < kPanels; ++j) sum[i][j] = S::multiply_add(value, w[j], sum[i][j]);
+  }
+}
+
+// sum += a * weights over all channels of one tap. kAhead: fetches one line per step `ahead` floats further on.
+template <bool kAhead, typename Number, int kRows, int kPanels>
+__attribute__((always_inline)) inline void multiply(const Number* const (&a)[kRows], const float* weights,
                                                     size_t channels, size_t panel_stride, ptrdiff_t ahead,
                                                     V16 (&sum)[kRows][kPanels]) {
-  for (size_t k = 0; k < channels; ++k, weights += kPanel) {
-    V16 w[kPanels];
-#pragma GCC unroll 4
-    for (int j = 0; j < kPanels; ++j) w[j] = V16::load(weights + j * panel_stride);
+  using S = Step<Number>;
+  const size_t whole = channels / S::kElements * S::kElements;
+  for (size_t k = 0; k < whole; k += S::kElements, weights += kPanel) {
     if (kAhead) __builtin_prefetch(weights + ahead, 0, 2);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const V16 value = V16::broadcast(a[i][k]);
-#pragma GCC unroll 4
-      for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::multiply_add(value, w[j], sum[i][j]);
-    }
+    multiply_step(a, k, weights, panel_stride, sum, S::broadcast);
   }
+  if constexpr (S::kElements > 1) {
+    if (whole != channels) multiply_step(a, whole, weights, panel_stride, sum, S::broadcast_last);
+  }
+}
+
+// Lines of weights of one tap.
+inline size_t lines_of(size_t channels) {
+  constexpr size_t kElements = Step<Element>::kElements;
+  return (channels + kElements - 1) / kElements;
 }
 
 inline bool is_inside(uint64_t inside, uint32_t tap) { return inside >> smaller(tap, 63) & 1; }
@@ -64,18 +85,18 @@ __attribute__((noinline)) void conv_block(const ConvTile& c, size_t row) {
 #pragma GCC unroll 4
     for (int j = 0; j < kPanels; ++j) sum[i][j] = V16::broadcast(0.0f);
   }
-  const size_t channels = c.channels, panel_stride = c.panel_stride;
+  const size_t channels = c.channels, lines = lines_of(channels), panel_stride = c.panel_stride;
   const void* const* addresses = c.table + row;
   const float* weights = c.weights;
-  for (uint32_t tap = 0; tap < c.taps; ++tap, addresses += c.rows, weights += channels * kPanel) {
+  for (uint32_t tap = 0; tap < c.taps; ++tap, addresses += c.rows, weights += lines * kPanel) {
     if (!is_inside(inside, tap)) continue;
-    const float* a[kRows];
+    const Element* a[kRows];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) a[i] = static_cast<const float*>(addresses[i]);
-    multiply<kRows, kPanels, kAhead>(a, weights, channels, panel_stride, ahead, sum);
+    for (int i = 0; i < kRows; ++i) a[i] = static_cast<const Element*>(addresses[i]);
+    multiply<kAhead>(a, weights, channels, panel_stride, ahead, sum);
   }
   const bool relu = c.op->flags & kRelu;
-  float* out = c.out + row * c.out_pitch;
+  Element* out = c.out + row * c.out_pitch;
 #pragma GCC unroll 4
   for (int j = 0; j < kPanels; ++j) {
     const uint32_t column = c.column + j * kPanel;
@@ -85,7 +106,7 @@ __attribute__((noinline)) void conv_block(const ConvTile& c, size_t row) {
     for (int i = 0; i < kRows; ++i) {
       V16 value = sum[i][j] + bias;
       if (relu) value = value.relu();
-      float* p = out + i * c.out_pitch + j * kPanel;
+      Element* p = out + i * c.out_pitch + j * kPanel;
       if (whole) {
         value.store(p);
       } else {
@@ -128,14 +149,15 @@ void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
   c.inside = scratch.inside;
   c.taps = op.kernel_h * op.kernel_w;
   c.channels = op.in_channels;
-  c.panel_stride = size_t(c.taps) * c.channels * kPanel;
+  c.panel_stride = size_t(c.taps) * lines_of(c.channels) * kPanel;
   c.out_pitch = view.out_pitch;
   c.end = tile.column + tile.columns;
   c.op = &op;
   // Larger windows read too little for their arithmetic to wait for their input.
   const bool pointwise = c.taps == 1 && op.in_h == op.out_h && op.in_w == op.out_w;
-  c.ahead = {static_cast<const float*>(view.in) + tile.row * view.in_pitch,
-             pointwise ? tile.rows * view.in_pitch / kPanel : 0};
+  const void* in = static_cast<const Element*>(view.in) + tile.row * view.in_pitch;
+  const size_t in_bytes = tile.rows * view.in_pitch * sizeof(Element);
+  c.ahead = {static_cast<const float*>(in), pointwise ? in_bytes / (kPanel * sizeof(float)) : 0};
   c.then = scratch.ahead;
   if (c.ahead.count == 0) c.ahead = c.then, c.then.count = 0;
   const size_t most =
@@ -151,7 +173,7 @@ void conv(const OpView& view, const Tile& tile, const Scratch& scratch) {
       c.column = panel * kPanel;
       c.weights = static_cast<const float*>(view.weights) + panel * c.panel_stride;
       c.bias = view.bias + c.column;
-      c.out = static_cast<float*>(view.out) + (tile.row + row) * view.out_pitch + c.column;
+      c.out = static_cast<Element*>(view.out) + (tile.row + row) * view.out_pitch + c.column;
       conv_group<Blocks::kPanels>(c, group);
     }
   }

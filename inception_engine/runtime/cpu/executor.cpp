@@ -94,8 +94,7 @@ Executor::Machine::Machine(const std::vector<const Program*>& programs, std::sha
     counters = std::max<size_t>(counters, header.counter_count + 2 * size_t(header.launch_count));
   }
   for (const Program* program : programs) {
-    const bool amx = runs_on_amx(*program, settings.isa);
-    weights_->make(amx ? Form::kAmx : Form::kFloat32, kernels_of(*program, settings.isa));
+    weights_->make(form_of(*program, settings.isa), kernels_of(*program, settings.isa));
   }
   arena_ = allocate_zeroed(settings.allocator, arena_bytes_);
   counters_ = std::vector<Counter>(counters);

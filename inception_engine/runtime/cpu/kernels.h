@@ -1,5 +1,5 @@
 // The tile kernels: one function per kind of op, built for float32 three times (portable C++, AVX2 with FMA, AVX-512) and
-// once for bfloat16 (AMX).
+// for bfloat16 twice (AVX512-BF16, AMX).
 //
 // Only plain structures stand here, no inline function: whatever two of those builds shared could end up in
 // the library with instructions that the machine does not have.
@@ -105,12 +105,13 @@ struct Kernels {
   Kernel by_kind[7];                  // indexed by OpKind
   Kernel winograd;                    // a convolution that is flagged so
   Kernel behind_pool;                 // a convolution that is flagged kMaxPoolFirst
-  WindowsToPoints windows_to_points;  // of the builds for float32
+  WindowsToPoints windows_to_points;  // null for AMX
 };
 
 extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
-extern const Kernels kAmxKernels;  // of bfloat16
+extern const Kernels kAvx512Bf16Kernels;  // of bfloat16
+extern const Kernels kAmxKernels;         // of bfloat16
 
 }  // namespace ie::cpu

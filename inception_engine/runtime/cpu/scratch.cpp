@@ -20,16 +20,16 @@ ScratchMemory make_scratch(const std::vector<const Program*>& programs, ie_isa i
   size_t table = kMinTable, line = 0, zeros = 0, patches = 0, pooled_pitch = 0;
   size_t depth = 0, steps = 0;  // of the longest K by AMX
   for (const Program* program : programs) {
-    const bool amx = runs_on_amx(*program, isa);
+    const Form form = form_of(*program, isa);
     for (const OpRecord& op : program->ops) {
       if (op.kind == uint32_t(OpKind::kConv)) {
         table = std::max(table, kMaxBlockRows * taps(op));
         zeros = std::max<size_t>(zeros, op.in_channels);
-        if (amx) {
+        if (form == Form::kAmx) {
           const AmxDepth whole = amx_depth(op);
           depth = std::max(depth, whole.runs * whole.run);
           steps = std::max(steps, whole.runs * whole.steps);
-        } else if (op.flags & kWinograd) {
+        } else if (takes_points(op, form)) {
           patches = std::max(patches, 2 * size_t{patch_size(op)} * patch_size(op) *
                                           (size_t(op.in_channels) + kWidestGroup + kPanel));
         }

@@ -47,6 +47,23 @@ void make_points(const Program& program, const OpRecord& op, const Kernels& kern
   }
 }
 
+// [columns / 16][taps][in_channels][16] to the order of Form::kPairs.
+void order_in_pairs(const OpRecord& op, const std::byte* from, std::byte* to) {
+  const size_t rows = (op.out_channels + kPanel - 1) / kPanel * taps(op), channels = op.in_channels;
+  auto* pair = reinterpret_cast<Bfloat16*>(to);
+  for (size_t row = 0; row < rows; ++row) {  // of panels and taps
+    for (size_t channel = 0; channel < channels; channel += 2, pair += 2 * kPanel) {
+      const size_t count = std::min<size_t>(2, channels - channel);
+      for (size_t column = 0; column < kPanel; ++column) pair[2 * column + 1] = Bfloat16{0};
+      for (size_t i = 0; i < count; ++i, from += kPanel * sizeof(Bfloat16)) {
+        for (size_t column = 0; column < kPanel; ++column) {
+          std::memcpy(pair + 2 * column + i, from + column * sizeof(Bfloat16), sizeof(Bfloat16));
+        }
+      }
+    }
+  }
+}
+
 // [columns / 16][K][16] to the order of Form::kAmx.
 void order_for_amx(const OpRecord& op, const std::byte* from, std::byte* to) {
   const AmxDepth depth = amx_depth(op);
@@ -70,13 +87,18 @@ void order_for_amx(const OpRecord& op, const std::byte* from, std::byte* to) {
 
 }  // namespace
 
-bool suits_amx(const Program& program) {
+bool suits_bfloat16(const Program& program) {
   const auto is_bfloat16 = [](uint32_t dtype) { return dtype == uint32_t(Dtype::kBfloat16); };
   return program.header.target == uint32_t(Target::kCpu) && is_bfloat16(program.header.dtype) &&
          std::all_of(program.buffers.begin(), program.buffers.end(),
                      [&](const BufferRecord& buffer) { return is_bfloat16(buffer.dtype); }) &&
          std::all_of(program.ops.begin(), program.ops.end(),
                      [](const OpRecord& op) { return op.part_depth == 0; });
+}
+
+bool takes_points(const OpRecord& op, Form form) {
+  if (form == Form::kAmx || (op.flags & kWinograd) == 0) return false;
+  return form == Form::kFloat32 || (op.kernel_h == 3 && (op.flags & kSmallPatches) == 0);
 }
 
 AmxDepth amx_depth(const OpRecord& op) {
@@ -92,33 +114,38 @@ size_t Weights::panel_bytes(const OpRecord& op, Form form) {
     const AmxDepth depth = amx_depth(op);
     return depth.runs * depth.steps * kAmxStep * kPanel * sizeof(Bfloat16);
   }
-  const size_t points = op.flags & kWinograd ? size_t{patch_size(op)} * patch_size(op) : size_t{taps(op)};
+  const bool by_points = takes_points(op, form);
+  if (form == Form::kPairs && !by_points) {
+    return taps(op) * ((size_t{op.in_channels} + 1) / 2) * kPanel * 2 * sizeof(Bfloat16);
+  }
+  const size_t points = by_points ? size_t{patch_size(op)} * patch_size(op) : size_t{taps(op)};
   return points * op.in_channels * kPanel * sizeof(float);
 }
 
 Weights::Key Weights::key(const Program& program, const OpRecord& op, Form form) {
-  const uint32_t patches = form == Form::kFloat32 && op.flags & kWinograd ? patch_size(op) : 0;
+  const uint32_t patches = takes_points(op, form) ? patch_size(op) : 0;
   return {op.weight_offset, op.weight_bytes, program.header.dtype, patches,
           taps(op),         taps_across(op), op.in_channels};
 }
 
 // Whether an op's weights are still to be read where they stand when `made` is there, too: by kernels, or to make a form of
 // them that a context can ask for on this machine.
-bool Weights::reads(const Program& program, const OpRecord& op, bool amx, Form made) const {
+bool Weights::reads(const Program& program, const OpRecord& op, Form made) const {
   if (op.kind == uint32_t(OpKind::kInput)) return true;
   if (op.kind != uint32_t(OpKind::kConv)) return false;
-  const auto is_there = [&](Form form) { return form == made || made_[size_t(form)].done; };
-  return !makes(program, op) || !is_there(Form::kFloat32) || (amx && !is_there(Form::kAmx));
+  const auto is_missing = [&](Form form) { return form != made && !made_[size_t(form)].done; };
+  const int best = suits_bfloat16(program) ? rank(best_isa()) : 0;
+  return !makes(program, op) || is_missing(Form::kFloat32) ||
+         (best >= rank(IE_ISA_AVX512_BF16) && is_missing(Form::kPairs)) ||
+         (best >= rank(IE_ISA_AMX) && is_missing(Form::kAmx));
 }
 
 // What nobody reads once `made` is there, the last range first.
 std::vector<Weights::Range> Weights::unread(Form made) const {
   std::vector<Range> read;
   for (const Program* program : programs_) {
-    const bool amx = best_isa() == IE_ISA_AMX && suits_amx(*program);
     for (const OpRecord& op : program->ops) {
-      if (reads(*program, op, amx, made))
-        read.push_back({op.weight_offset, op.weight_offset + op.weight_bytes});
+      if (reads(*program, op, made)) read.push_back({op.weight_offset, op.weight_offset + op.weight_bytes});
       if (op.kind == uint32_t(OpKind::kConv)) {
         const uint64_t columns = (uint64_t{op.out_channels} + kPanel - 1) / kPanel * kPanel;
         read.push_back({op.bias_offset, op.bias_offset + columns * sizeof(float)});
@@ -160,7 +187,7 @@ void Weights::make(Form form, const Kernels& kernels) {
 Weights::Made Weights::make_all(Form form, const Kernels& kernels) const {
   std::map<Key, std::pair<const Program*, const OpRecord*>> ops;  // by their place in the section
   for (const Program* program : programs_) {
-    if (form == Form::kAmx && !suits_amx(*program)) continue;
+    if (form != Form::kFloat32 && !suits_bfloat16(*program)) continue;
     for (const OpRecord& op : program->ops) {
       if (op.kind != uint32_t(OpKind::kConv) || !makes(*program, op)) continue;
       ops.emplace(key(*program, op, form), std::make_pair(program, &op));
@@ -183,8 +210,10 @@ Weights::Made Weights::make_all(Form form, const Kernels& kernels) const {
     std::byte* to = made.memory.get() + made.places.find(place)->second;
     if (form == Form::kAmx) {
       order_for_amx(*op, from, to);
-    } else if (op->flags & kWinograd) {
+    } else if (takes_points(*op, form)) {
       make_points(*program, *op, kernels, from, reinterpret_cast<float*>(to));
+    } else if (form == Form::kPairs) {
+      order_in_pairs(*op, from, to);
     } else {
       widen(from, program->header.dtype, elements(*program, *op), reinterpret_cast<float*>(to));
     }

@@ -18,18 +18,25 @@ namespace ie::cpu {
 // How the weights of a convolution lie, panel by panel of 16 columns.
 enum class Form {
   kFloat32,  // [taps, or the points of a patch][in_channels][16] float32
+  kPairs,  // [taps][in_channels / 2][16][2] bfloat16, a zero behind an odd channel; points of large patches as above
   kAmx  // [runs][steps][16][16][2] bfloat16: element 2 * i + j of a step and a column stand at [run][step][i][column][j]
 };
+constexpr size_t kForms = 3;
 
-// Whether AMX can compute a program: what it reads and writes is bfloat16 everywhere, and each K is whole.
-bool suits_amx(const Program& program);
+// Whether AVX512-BF16 and AMX can compute a program: what it reads and writes is bfloat16 everywhere, and each K is whole.
+bool suits_bfloat16(const Program& program);
+
+// Whether a form has the points of patches for a convolution, which so is computed by Winograd's algorithm. bfloat16 is
+// multiplied twice as fast as float32, so that only large patches of 3x3 windows, a quarter of the products, are left to
+// gain from it.
+bool takes_points(const OpRecord& op, Form form);
 
 // A window's lines, taken in steps of kAmxStep elements of which the last ends with the line; or, where they are shorter,
 // each line in one step if there are no more steps for that, or else the whole of K, filled up with zeros.
 AmxDepth amx_depth(const OpRecord& op);
 
 // Those of all programs of an engine. Half precision is widened, and windows for Winograd's algorithm are taken to the
-// points of a patch, 36 for 9 or 25, or 16 for 9; or it is ordered as AMX reads it, which computes all windows directly. A form is made
+// points of a patch, 36 for 9 or 25, or 16 for 9; or bfloat16 is ordered as AVX512-BF16 or AMX read it. A form is made
 // for the first context that needs it and shared by all; a plan is read and proven in less time than it takes.
 //
 // When no form is left to be made, nobody reads what they were made of, nor what belongs to programs that this engine does
@@ -66,7 +73,7 @@ class Weights {
 
   static Key key(const Program& program, const OpRecord& op, Form form);
   Made make_all(Form form, const Kernels& kernels) const;
-  bool reads(const Program& program, const OpRecord& op, bool amx, Form made) const;
+  bool reads(const Program& program, const OpRecord& op, Form made) const;
 
   // Bytes of the section.
   struct Range {
@@ -80,7 +87,7 @@ class Weights {
   const uint64_t section_bytes_;
   const Allocator allocator_;
   std::mutex making_;
-  Made made_[2];  // by Form
+  Made made_[kForms];  // by Form
 };
 
 }  // namespace ie::cpu

@@ -146,9 +146,9 @@ __attribute__((noinline)) void point_block(const float* points, size_t pitch, co
   }
   // The next point's weights lie behind these.
   if (ahead) {
-    multiply<kRows, kPanels, true>(a, weights, channels, panel_stride, channels * kPanel, sum);
+    multiply<true>(a, weights, channels, panel_stride, channels * kPanel, sum);
   } else {
-    multiply<kRows, kPanels, false>(a, weights, channels, panel_stride, 0, sum);
+    multiply<false>(a, weights, channels, panel_stride, 0, sum);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {

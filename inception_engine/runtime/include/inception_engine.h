@@ -115,8 +115,9 @@ typedef enum ie_status {
 
 typedef enum ie_device { IE_DEVICE_AUTO = 0, IE_DEVICE_CPU = 1, IE_DEVICE_CUDA = 2 } ie_device;
 
-/* Instruction sets of the CPU kernels; AUTO takes the best that the machine has. AMX is that of bfloat16 programs, beside
- * AVX-512; it runs all others as AVX512 does. Where the processor has AMX, the library asks Linux for it when an engine or
+/* Instruction sets of the CPU kernels; AUTO takes the best that the machine has. Their order is PORTABLE, AVX2, AVX512,
+ * AVX512_BF16, AMX: whoever has one has those before it. The last two are those of bfloat16 programs, beside AVX-512; they run
+ * all others as AVX512 does. Where the processor has AMX, the library asks Linux for it when an engine or
  * the best instruction set is described or a context is created; the process's alternate signal stacks (sigaltstack) must then
  * have some 11 KB or more. */
 typedef enum ie_isa {
@@ -124,7 +125,8 @@ typedef enum ie_isa {
   IE_ISA_PORTABLE = 1,
   IE_ISA_AVX2 = 2,
   IE_ISA_AVX512 = 3,
-  IE_ISA_AMX = 4
+  IE_ISA_AMX = 4,
+  IE_ISA_AVX512_BF16 = 5
 } ie_isa;
 
 typedef enum ie_format {

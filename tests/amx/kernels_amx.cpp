@@ -1,58 +1,14 @@
-// Takes the place of isa.cpp and kernels_amx.cpp: a machine with AMX, in portable C++. The tile kernels are the library's
-// own; the registers of AMX are imitated.
+// Takes the place of kernels_amx.cpp, in portable C++. The tile kernels are the library's own; the registers of AMX are
+// imitated.
 #include <cstdlib>
 
-#include "cpu/isa.h"
 #include "cpu/vector_portable.h"
+#include "largest.h"
 
 namespace ie::cpu {
 namespace {
 
 using Element = Bfloat16;
-
-// Keys as those of kernels_amx.cpp.
-struct Largest {
-  static constexpr uint32_t kLanes = 32;
-  using Number = int16_t;
-
-  static constexpr int kNaNs = 127;
-  Number keys[kLanes];
-
-  static int flipped(int bits) { return bits < 0 ? bits ^ 0x7FFF : bits; }
-  static Largest load(const Bfloat16* p) { return load(p, kLanes); }
-  static Largest load(const Bfloat16* p, uint32_t count) {
-    Largest loaded = {};
-    for (uint32_t i = 0; i < kLanes; ++i) {
-      const int bits = i < count ? static_cast<Number>(p[i].bits) : 0;
-      loaded.keys[i] = static_cast<Number>(flipped(bits) - kNaNs);
-    }
-    return loaded;
-  }
-  static Largest load(const Number* p) {
-    Largest loaded;
-    memcpy(&loaded, p, sizeof loaded);
-    return loaded;
-  }
-  void store(Number* p) const { memcpy(p, keys, sizeof keys); }
-  void store(Bfloat16* p) const { store(p, kLanes); }
-  void store(Bfloat16* p, uint32_t count) const {
-    for (uint32_t i = 0; i < count; ++i) {
-      p[i].bits = static_cast<uint16_t>(flipped(static_cast<Number>(keys[i] + kNaNs)));
-    }
-  }
-  Largest first(uint32_t count) const {
-    Largest kept = *this;
-    for (uint32_t i = count; i < kLanes; ++i) kept.keys[i] = -kNaNs;
-    return kept;
-  }
-  static Largest max(const Largest& a, const Largest& b) {
-    Largest larger = a;
-    for (uint32_t i = 0; i < kLanes; ++i) {
-      if (b.keys[i] > a.keys[i]) larger.keys[i] = b.keys[i];
-    }
-    return larger;
-  }
-};
 
 // As Intel's manual describes the instructions. A product of two bfloat16 is exact in float32, so that a product and a sum
 // are one rounding here, too; but numbers below the normal ones are not made zeros.
@@ -131,7 +87,4 @@ thread_local int MatrixUnit::pairs = 0;
 namespace ie::cpu {
 
 const Kernels kAmxKernels = kernels_with<conv>(conv, nullptr);
-
-ie_isa best_isa() { return IE_ISA_AMX; }
-
 }  // namespace ie::cpu
