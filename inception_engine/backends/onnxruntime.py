@@ -10,16 +10,11 @@ import numpy as np
 
 from inception_engine import packages
 from inception_engine.backends.base import Backend, Face, network_face, refuse
+from inception_engine.backends.onnx_providers import PROVIDERS
 from inception_engine.backends.sources import OnnxFile, Source
 from inception_engine.errors import BackendError
 from inception_engine.network import Network
 
-# Short names of execution providers, and what is set for them: float32 is float32, not TF32.
-PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
-    "tensorrt": ("TensorrtExecutionProvider", {}),
-}
 _SILENT = 4  # errors come as exceptions
 
 

@@ -23,8 +23,10 @@ class Peer:
     """``opener``: "module:function" for ``worker``; empty: the program ``engine.c``. ``model``: the artefact that it
     loads.
 
-    ``packages`` must be installed. ``dtypes``: by device. ``launches``: its ways to give a GPU work. ``ours``: it is
-    our engine, and no peer to be compared with. ``slow``: it compiles for minutes, so it is run when asked for alone.
+    ``packages`` must be installed. ``helpers``: modules of ours that open it, which its user would not have: the time
+    of their imports is in none of its figures. ``dtypes``: by device. ``launches``: its ways to give a GPU work.
+    ``ours``: it is our engine, and no peer to be compared with. ``slow``: it compiles for minutes, so it is run when
+    asked for alone.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Peer:
     opener: str
     model: str
     packages: tuple[str, ...]
+    helpers: tuple[str, ...] = ()
     dtypes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"cpu": ("fp32",)})
     launches: tuple[str, ...] = ()
     ours: bool = False
@@ -69,6 +72,9 @@ _TORCH = {"cpu": _ALL, "cuda": _ALL}
 _ONNX = {"cpu": ("fp32", "fp16"), "cuda": ("fp32", "fp16")}
 _NVIDIA = {"cuda": ("fp32", "fp16")}
 
+_BY_TORCH = ("inception_engine.backends.torch", "inception_engine.model")
+_BY_ONNXRUNTIME = ("inception_engine.backends.onnx_providers",)
+
 ENGINE = "engine"
 PEERS = {
     peer.name: peer
@@ -79,18 +85,21 @@ PEERS = {
             f"{_RUNNERS}:engine",
             "plan",
             ("inception_engine.engine",),
-            _OURS,
-            LAUNCHES,
+            dtypes=_OURS,
+            launches=LAUNCHES,
             ours=True,
         ),
-        Peer("engine-c", "ours, from C", "", "plan", (), _OURS, ("walk", "module"), ours=True),
-        Peer("torch", "PyTorch eager", f"{_RUNNERS}:torch", "network", ("torch",), _TORCH),
+        Peer(
+            "engine-c", "ours, from C", "", "plan", (), dtypes=_OURS, launches=("walk", "module"), ours=True
+        ),
+        Peer("torch", "PyTorch eager", f"{_RUNNERS}:torch", "network", ("torch",), _BY_TORCH, _TORCH),
         Peer(
             "torch-channels-last",
             "PyTorch eager, weights and images channels last",
             f"{_RUNNERS}:torch_channels_last",
             "network",
             ("torch",),
+            _BY_TORCH,
             _TORCH,
         ),
         Peer(
@@ -99,6 +108,7 @@ PEERS = {
             f"{_RUNNERS}:torch_compile",
             "network",
             ("torch",),
+            _BY_TORCH,
             _TORCH,
             slow=True,
         ),
@@ -108,6 +118,7 @@ PEERS = {
             f"{_RUNNERS}:onnxruntime",
             "onnx",
             ("onnxruntime",),
+            _BY_ONNXRUNTIME,
             _ONNX,
         ),
         Peer(
@@ -116,10 +127,13 @@ PEERS = {
             f"{_RUNNERS}:onnxruntime_tensorrt",
             "onnx",
             ("onnxruntime",),
+            _BY_ONNXRUNTIME,
             _NVIDIA,
             slow=True,
         ),
-        Peer("openvino", "OpenVINO", f"{_RUNNERS}:openvino", "onnx", ("openvino",), {"cpu": _ALL}),
-        Peer("tensorrt", "TensorRT", f"{_RUNNERS}:tensorrt", "onnx", ("tensorrt", "polygraphy"), _NVIDIA),
+        Peer("openvino", "OpenVINO", f"{_RUNNERS}:openvino", "onnx", ("openvino",), dtypes={"cpu": _ALL}),
+        Peer(
+            "tensorrt", "TensorRT", f"{_RUNNERS}:tensorrt", "onnx", ("tensorrt", "polygraphy"), dtypes=_NVIDIA
+        ),
     )
 }

@@ -19,11 +19,13 @@ import numpy as np
 class Task:
     """What a worker is told, as JSON. ``model``, ``images``, ``logits``: paths. ``opener``: "module:function".
 
-    ``packages``: imported first. ``mean``, ``std``: of the network's preprocessing, per channel.
+    ``packages``: imported first. ``helpers``: imported behind them, and not timed. ``mean``, ``std``: of the network's
+    preprocessing, per channel.
     """
 
     opener: str
     packages: list[str]
+    helpers: list[str]
     model: str
     images: str
     logits: str
@@ -97,7 +99,7 @@ def _torch(task: Task, channels_last: bool, compiled: bool = False) -> Runner:
     spec = spec_of(network)
     if spec is None:
         raise ValueError(f"{network.name} is no GoogLeNet of a known spec")
-    module = GoogLeNet(spec)
+    module = GoogLeNet(spec, auxiliary=False)
     module.load_network(network)
     placed = module.eval().to(task.device, dtype)
     model: Callable[[Any], Any] = placed.to(memory_format=layout)  # type: ignore[call-overload]
@@ -137,7 +139,7 @@ def _onnxruntime(task: Task, provider: str) -> Runner:
     in."""
     import onnxruntime as ort
 
-    from inception_engine.backends.onnxruntime import PROVIDERS
+    from inception_engine.backends.onnx_providers import PROVIDERS
 
     name, settings = PROVIDERS[provider]
     if name not in ort.get_available_providers():

@@ -207,6 +207,7 @@ def _python_command(case: Case, model: str, artefacts: Artefacts) -> list[str]:
     task = Task(
         opener=peer.opener,
         packages=list(peer.packages),
+        helpers=list(peer.helpers),
         model=model,
         images=str(artefacts.images(workload)),
         logits=str(_logits(artefacts, case)),

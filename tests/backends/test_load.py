@@ -243,7 +243,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "ROCMExecutionProvider"])
 def test_a_provider_that_is_not_there_is_refused(network: Network, provider: str) -> None:
     ort = pytest.importorskip("onnxruntime", reason="backend onnxruntime: onnxruntime is not installed")
-    from inception_engine.backends.onnxruntime import PROVIDERS
+    from inception_engine.backends.onnx_providers import PROVIDERS
 
     full = PROVIDERS.get(provider, (provider,))[0]
     if full in ort.get_available_providers():

@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch")
 TASK = Task(
     opener="",
     packages=[],
+    helpers=[],
     model="",
     images="",
     logits="",
