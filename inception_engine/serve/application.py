@@ -32,6 +32,7 @@ from inception_engine.errors import EngineError, ImageError, ImageForeign, Image
 from inception_engine.preprocess import from_bytes, pixels
 from inception_engine.serve.batching import Batcher, QueueClosed, QueueFull
 from inception_engine.serve.metrics import CONTENT_TYPE, Metrics
+from inception_engine.terminal import printable_line
 
 RETRY_AFTER = 1  # seconds after which a client that was turned away may come back
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -140,7 +141,7 @@ class Server:
                 except TimeoutError:
                     return _error(*stage)
         except web.RequestPayloadError as error:  # its length or its chunks are not what the header says
-            return _error(400, f"the body is damaged: {error}")
+            return _error(400, f"the body is damaged: {printable_line(str(error))}")
         except (QueueFull, QueueClosed) as error:
             return _busy(str(error))
         except ImageError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -80,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> None:
     from aiohttp import web
+    from aiohttp.log import server_logger
 
     from inception_engine.serve import engines
     from inception_engine.serve.application import Limits, Server
@@ -100,6 +102,7 @@ async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> Non
         handler_cancellation=True,
         shutdown_timeout=arguments.timeout + GRACE,
     )
+    server_logger.addFilter(_is_no_mistake_of_a_client)
     await runner.setup()
     stopped = asyncio.Event()
     _on_signals(stopped)
@@ -127,6 +130,13 @@ async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> Non
         engines.close(loaded)
     counts = ", ".join(f"{count} with {status}" for status, count in sorted(server.metrics.answered.items()))
     print(f"stopped; requests taken: {server.taken}; answered: {counts or 'none'}", flush=True)
+
+
+def _is_no_mistake_of_a_client(record: logging.LogRecord) -> bool:
+    """What is no HTTP is answered with 400, and is not worth the traceback that aiohttp would print."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _ready(name: str, engines: list[Engine], server: Server) -> str:

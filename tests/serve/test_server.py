@@ -91,6 +91,27 @@ def test_under_load_nothing_is_lost_and_every_answer_is_the_engines(
     assert f"{24 * len(bodies)} with 200" in out
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+    ids=["version", "long line", "length", "chunks", "TLS"],
+)
+def test_what_is_no_http_is_refused_and_leaves_no_traceback(serving: Serving, request_: bytes) -> None:
+    server = serving("--timeout", "2")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(request_)
+        assert client.recv(64).startswith(b"HTTP/1.")
+    assert got(f"{server.url}/health")[0] == 200
+    server.stop()  # asserts that nothing was printed
+
+
 def test_sigterm_in_the_middle_of_load_loses_nothing_that_was_taken(
     serving: Serving, bodies: list[bytes], expected: list[Any]
 ) -> None:
