@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sysconfig
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import xxhash
@@ -15,6 +18,7 @@ from inception_engine.preprocess import normalise
 from inception_engine.train import averaging, distributed
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World
+from inception_engine.train.errors import ConfigError
 from inception_engine.train.optimiser import learning_rate
 from inception_engine.train.state import State
 
@@ -34,12 +38,12 @@ class Stepper:
         frozen: Sequence[nn.Module],
         steps_per_epoch: int,
     ) -> None:
-        """Raises ConfigError for what several processes cannot do."""
+        """Raises ConfigError for what several processes, or this machine, cannot do."""
         self.state, self.config, self.world = state, config, world
         self.preprocess, self.frozen, self.steps_per_epoch = preprocess, frozen, steps_per_epoch
         self.average_begins = averaging.begins(config, steps_per_epoch)
         forward = distributed.together(state.model, world)
-        self.forward = torch.compile(forward) if config.compile else forward
+        self.forward = _compiled(forward) if config.compile else forward
 
     def train_mode(self) -> None:
         self.state.model.train()
@@ -105,3 +109,14 @@ def losses(outputs: Tensor | Outputs, labels: Tensor, config: Config) -> tuple[T
 def dropout_seed(seed: int, step: int) -> int:
     """Of torch's generator in a step. A digest, as the generator of the CPU takes 32 bits alone."""
     return xxhash.xxh32(f"{seed} {step}".encode()).intdigest()
+
+
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """What it compiles to, for CPUs and GPUs, includes Python's headers; without them the first step would fail."""
+    headers = sysconfig.get_path("include")
+    if not Path(headers, "Python.h").is_file():
+        raise ConfigError(
+            f"compile: PyTorch's compiler needs Python.h, and {headers} has none; on Debian and Ubuntu: apt install "
+            "python3-dev"
+        )
+    return torch.compile(forward)

@@ -6,6 +6,7 @@ A network of two layers stands in for GoogLeNet, which takes minutes to compile.
 from __future__ import annotations
 
 import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from inception_engine.network import Preprocess
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World
+from inception_engine.train.errors import ConfigError
 from inception_engine.train.optimiser import sgd
 from inception_engine.train.state import State, sums
 from inception_engine.train.step import Stepper
@@ -65,6 +67,10 @@ def losses(compiled: bool) -> list[float]:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile: g++ is not there")
+@pytest.mark.skipif(
+    not Path(sysconfig.get_path("include"), "Python.h").is_file(),
+    reason="torch.compile: Python.h is not there",
+)
 def test_compiled_it_has_the_losses_that_it_has_uncompiled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,3 +81,11 @@ def test_compiled_it_has_the_losses_that_it_has_uncompiled(
     for a, b in zip(plain, compiled, strict=True):
         assert abs(a - b) <= TRAINING * a
     assert list(tmp_path.rglob("*.so"))  # it was
+
+
+def test_without_the_headers_of_python_it_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    with pytest.raises(ConfigError, match=f"needs Python.h, and {tmp_path} has none"):
+        losses(True)
