@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from inception_engine.compiler.plan import Plan, Program, TargetKind
+from inception_engine.compiler.targets import CUDA, target_for
 from inception_engine.errors import PlanError
 from inception_engine.network import Network
 from inception_engine.simulate import trace
@@ -56,16 +57,18 @@ def _choose(programs: list[Program], number: int | None, batch: int | None) -> i
 def simulate_network(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Tile shapes for a network file, the fastest first. Raises SimulationError, NetworkError, CompileError, OSError.
 
-    The document: ``candidates``, each with ``tile`` (rows, columns), ``latency_seconds``, ``tasks`` and what share of
-    their time workers are ``busy``; and ``gpu``, ``fitted``, ``assumed``, ``dtype`` and ``batch``.
+    The document: ``candidates``, each with ``tile`` (rows, columns; null: as compile chooses them, op by op),
+    ``latency_seconds``, ``tasks`` and what share of their time workers are ``busy``; and ``gpu``, ``fitted``,
+    ``assumed``, ``dtype`` and ``batch``.
     """
     if arguments.program is not None or arguments.trace is not None:
         raise SimulationError("--program and --trace are of plans, and this is a network")
     gpu = Gpu.load(arguments.gpu)
     dtype, batch = arguments.dtype or "fp16", 1 if arguments.batch is None else arguments.batch
+    own = target_for(CUDA.name, batch, dtype)
     candidates: list[dict[str, Any]] = [
         {
-            "tile": [target.tile_pixels, target.tile_columns],
+            "tile": None if target == own else [target.tile_pixels, target.tile_columns],
             "latency_seconds": run.seconds,
             "tasks": len(run.end),
             "busy": float((run.end - run.start).sum()) / (gpu.workers * run.seconds),
@@ -83,8 +86,6 @@ def simulate_network(arguments: argparse.Namespace) -> tuple[dict[str, Any], str
     lines = [f"{gpu.name}, {dtype}, batch {batch}", calibration(gpu.assumed), ""]
     lines.append(f"{'tile':>11} {'latency us':>12} {'tasks':>8} {'busy':>6}")
     for one in candidates:
-        rows, columns = one["tile"]
-        lines.append(
-            f"{rows:>4} x {columns:<4} {one['latency_seconds'] * 1e6:12,.1f} {one['tasks']:8} {one['busy']:6.1%}"
-        )
+        tile = "as compiled" if one["tile"] is None else "{:>4} x {:<4}".format(*one["tile"])
+        lines.append(f"{tile} {one['latency_seconds'] * 1e6:12,.1f} {one['tasks']:8} {one['busy']:6.1%}")
     return document, "\n".join(lines)

@@ -14,6 +14,7 @@ import xxhash
 
 from inception_engine import Plan, cli, compile, googlenet
 from inception_engine.compiler.plan import FILE_HEADER
+from inception_engine.network import Network
 from inception_engine.simulate import Gpu, simulate
 from inception_engine.simulate.path import COSTS
 from inception_engine.simulate.report import report
@@ -123,11 +124,18 @@ def test_names_in_a_plan_forge_no_line(folder: Path, capsys: Captured, tmp_path:
 def test_network(folder: Path, capsys: Captured) -> None:
     found = document(capsys, str(folder / "small.safetensors"), "--batch", "2", "--dtype", "bf16")
     latencies = [one["latency_seconds"] for one in found["candidates"]]
-    assert len(latencies) == 9 and latencies == sorted(latencies)
+    assert len(latencies) == 10 and latencies == sorted(latencies)
+    tiles = [one["tile"] for one in found["candidates"]]
+    assert sorted(filter(None, tiles)) == [
+        [rows, columns] for rows in (32, 64, 128) for columns in (32, 64, 128)
+    ]
+    network = Network.load(folder / "small.safetensors")
+    chosen = compile(network, targets="cuda", max_batch=2, dtype="bf16").programs[0]
+    assert latencies[tiles.index(None)] == simulate(chosen, Gpu.load("h200")).seconds
     assert (found["dtype"], found["batch"], found["fitted"]) == ("bf16", 2, False)
     status, out, _ = run(capsys, str(folder / "small.safetensors"), "--batch", "2", "--dtype", "bf16")
-    rows, columns = found["candidates"][0]["tile"]
-    assert status == 0 and out.splitlines()[4].split()[:3] == [str(rows), "x", str(columns)]
+    labels = ["as compiled" if tile is None else f"{tile[0]:>4} x {tile[1]:<4}" for tile in tiles]
+    assert status == 0 and [line[:11] for line in out.splitlines()[4:]] == labels
 
 
 def test_trace(folder: Path, capsys: Captured, tmp_path: Path) -> None:

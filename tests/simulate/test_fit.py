@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from inception_engine import compile, googlenet
-from inception_engine.compiler.plan import LaunchMode
+from inception_engine.compiler.plan import LaunchMode, OpKind, Program
 from inception_engine.compiler.targets import CUDA, Target
 from inception_engine.network import Network
 from inception_engine.simulate import Gpu, SimulationError, best_tiles, fit, simulate
+from inception_engine.simulate.tiles import candidates
 from tests.simulate.programs import SQUARE
 
 TRUE: dict[str, Any] = {
@@ -108,16 +109,35 @@ def test_what_cannot_be_fitted(plan: Path) -> None:
 
 def test_best_tiles_sorts_candidates(network: Network) -> None:
     gpu = Gpu.load("h200")
-    candidates: list[Target] = [
+    targets: list[Target] = [
         dataclasses.replace(CUDA, tile_pixels=64, tile_columns=columns, launch=launch)
         for columns in (32, 64)
         for launch in (LaunchMode.MODULE, LaunchMode.NETWORK)
     ]
-    ranked = best_tiles(network, gpu, "bf16", 2, candidates)
-    assert {id(target) for target, _ in ranked} == {id(target) for target in candidates}
+    ranked = best_tiles(network, gpu, "bf16", 2, targets)
+    assert {id(target) for target, _ in ranked} == {id(target) for target in targets}
     seconds = [run.seconds for _, run in ranked]
     assert seconds == sorted(seconds) and seconds[0] < seconds[-1]
     for target, run in ranked:
         program = compile(network, targets=(target,), dtype="bf16", max_batch=2).programs[0]
         assert simulate(program, gpu).seconds == run.seconds
         assert len(run.program.launches) == (1 if target.launch == LaunchMode.NETWORK else 13)
+
+
+@pytest.mark.parametrize(("dtype", "batch"), [("fp16", 1), ("fp16", 9), ("fp32", 1), ("fp32", 5)])
+def test_candidates_have_the_tiles_that_they_are_named_by(network: Network, dtype: str, batch: int) -> None:
+    own, *forced = candidates(dtype, batch)
+
+    def program(target: str | Target) -> Program:
+        return compile(network, targets=(target,), dtype=dtype, max_batch=batch).programs[0]
+
+    assert program(own).to_bytes() == program("cuda").to_bytes()
+    shapes = [(target.tile_pixels, target.tile_columns) for target in forced]
+    assert len({*shapes}) == len(shapes) == 9
+    for target, shape in zip(forced, shapes, strict=True):
+        compiled = program(target)
+        tiled = [
+            op for op in compiled.ops if op["kind"] in (OpKind.CONV, OpKind.MAX_POOL, OpKind.AVERAGE_POOL)
+        ]
+        assert {(int(op["tile_rows"]), int(op["tile_columns"])) for op in tiled} == {shape}
+        assert len(compiled.launches) == len(program("cuda").launches)
