@@ -45,10 +45,11 @@ class TensorRtFile:
     path: Path
 
 
-Source = Network | Plan | PlanFile | OnnxFile | TensorRtFile
+ReadSource = Network | PlanFile | OnnxFile | TensorRtFile
+Source = ReadSource | Plan
 
 
-def read(path: str | os.PathLike[str]) -> Source:
+def read(path: str | os.PathLike[str]) -> ReadSource:
     """A network or a checkpoint is imported, other files are left to the backend. Raises what ``load_network`` raises,
     and BackendError."""
     path = Path(path)

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inception_engine.commands.errors import USER_ERROR, CommandError
+from inception_engine.commands.plans import BUILT_IN, is_built_in, plan_for
 from inception_engine.terminal import error_line, printable_line, printable_path
 
 if TYPE_CHECKING:
     from inception_engine.classification import Classification
-    from inception_engine.engine import Engine
 
-BUILT_IN = "digits"  # as a plan: the model that comes with the package
 MANY_IMAGES = 10  # from which on a progress bar is shown
-DEFAULT_BATCH = 8  # of the network that stands in where no plan is given
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0; 2 where some image could not be used. Raises CommandError, EngineError, OSError, and what making the
     network raises."""
+    from inception_engine import Engine
     from inception_engine.preprocess import find_images
 
-    if arguments.paths == [BUILT_IN] and not Path(BUILT_IN).exists():
+    if len(arguments.paths) == 1 and is_built_in(arguments.paths[0]):
         return _classify_digits(arguments)
-    plan, paths = _split_plan(arguments.paths)
+    name, paths = _split_plan(arguments.paths)
     for path in map(Path, paths):
         if path.is_dir() and next(find_images([path]), None) is None:
             raise CommandError(f"{path}: holds no JPEG or PNG files")
@@ -54,11 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ray is not None:
         from inception_engine.evaluate.collection_command import run as run_collection
 
-        found, random_weights = run_collection(plan, images, arguments)
+        found, random_weights = run_collection(name, images, arguments)
         return _show(found, len(images), random_weights, arguments)
     if arguments.part_size is not None:
         raise CommandError("--part-size is of --ray FOLDER")
-    with _engine(plan, arguments) as engine:
+    plan = plan_for(name, arguments.device)
+    with Engine(plan, device=arguments.device, threads=arguments.threads) as engine:
         if engine.note:
             print(f"inception: note: running on the CPU: {engine.note}", file=sys.stderr)
         found = engine.classify_each(images, arguments.top_k)
@@ -66,11 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _classify_digits(arguments: argparse.Namespace) -> int:
+    from inception_engine import Engine
     from inception_engine.evaluate import digits
 
     if arguments.ray is not None or arguments.part_size is not None:
         raise CommandError("--ray is for images of your own: give them after digits")
-    with _engine(BUILT_IN, arguments) as engine:
+    plan = plan_for(BUILT_IN, arguments.device)
+    with Engine(plan, device=arguments.device, threads=arguments.threads) as engine:
         for line in digits.lines(engine, arguments.top_k, arguments.json):
             print(line)
     return 0
@@ -86,23 +88,6 @@ def _split_plan(paths: list[str]) -> tuple[str | None, list[str]]:
     if len(paths) == 1:
         raise CommandError(f"no images to classify with {first}: give JPEG or PNG files or folders after it")
     return paths[0], paths[1:]
-
-
-def _engine(plan: str | None, arguments: argparse.Namespace) -> Engine:
-    from inception_engine import Engine, compile, googlenet
-
-    options = {"device": arguments.device, "threads": arguments.threads}
-    if plan == BUILT_IN and not Path(plan).exists():
-        from inception_engine import load_network, models
-
-        targets = "cuda" if arguments.device.startswith("cuda") else "cpu"
-        return Engine(
-            compile(load_network(models.DIGITS), targets=targets, max_batch=DEFAULT_BATCH), **options
-        )
-    if plan is not None:
-        return Engine(plan, **options)
-    print("inception: note: no plan given; compiling GoogLeNet with random weights", file=sys.stderr)
-    return Engine(compile(googlenet(), max_batch=DEFAULT_BATCH), **options)
 
 
 def _show(

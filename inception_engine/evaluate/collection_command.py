@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inception_engine import packages
-from inception_engine.classification import CLASSIFY_BATCH, Classification
+from inception_engine.classification import Classification
+from inception_engine.commands.plans import plan_for
 from inception_engine.compiler.plan import Plan
 from inception_engine.errors import ArgumentError, FileError, PlanError
 from inception_engine.evaluate.collection import Collection
@@ -18,9 +19,10 @@ PART_SIZE = 500
 
 
 def run(
-    plan: str | None, images: Sequence[Path], arguments: argparse.Namespace
+    name: str | None, images: Sequence[Path], arguments: argparse.Namespace
 ) -> tuple[Iterator[Classification], bool]:
-    """Classify what has no results yet. Returns the results of all images, in order, and whether weights are random."""
+    """Classify what has no results yet. ``name``: as of ``plan_for``. Returns the results of all images, in order, and
+    whether weights are random."""
     from tqdm import tqdm
 
     if arguments.top_k < 1:
@@ -30,7 +32,7 @@ def run(
     if arguments.device.startswith("cuda:"):
         raise ArgumentError("with --ray every process has a GPU of its own: give --device cuda")
     packages.load("ray")  # before a folder is made
-    content, random_weights = _content(plan)
+    content, random_weights = _content(plan_for(name, arguments.device))
     size = PART_SIZE if arguments.part_size is None else arguments.part_size
     collection = Collection(arguments.ray, list(map(str, images)), content, arguments.top_k, size)
     missing = sum(len(collection.part(part)) for part in collection.missing())
@@ -46,18 +48,15 @@ def run(
     return collection.results(), random_weights
 
 
-def _content(plan: str | None) -> tuple[bytes, bool]:
+def _content(plan: Plan | Path) -> tuple[bytes, bool]:
     """A plan as a file's content, proven, and whether its weights are random."""
-    if plan is None:
-        from inception_engine import compile, googlenet
-
-        print("inception: note: no plan given; compiling GoogLeNet with random weights", file=sys.stderr)
-        return compile(googlenet(), max_batch=CLASSIFY_BATCH).to_bytes(), True
-    path = Path(plan)
-    if path.exists() and not path.is_file():
-        raise FileError(f"{plan}: not a file")
-    try:
-        loaded = Plan.load(path)
-        return path.read_bytes(), loaded.metadata.get("random_weights") is True
-    except PlanError as error:
-        raise type(error)(f"{plan}: {error}") from None
+    if isinstance(plan, Path):
+        if plan.exists() and not plan.is_file():
+            raise FileError(f"{plan}: not a file")
+        try:
+            loaded, content = Plan.load(plan), plan.read_bytes()
+        except PlanError as error:
+            raise type(error)(f"{plan}: {error}") from None
+    else:
+        loaded, content = plan, plan.to_bytes()
+    return content, loaded.metadata.get("random_weights") is True

@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from inception_engine import models
 from inception_engine.backends.sources import OnnxFile, PlanFile, TensorRtFile, describe, read
-from inception_engine.compiler import compile
+from inception_engine.commands.plans import compiled, plan_for
 from inception_engine.compiler.plan import Plan
 from inception_engine.engine import Engine
 from inception_engine.errors import BackendError, BatchError
 from inception_engine.preprocess import check_channels
-
-BUILT_IN = "digits"  # the model that comes with the package, unless a file here has that name
-MAX_BATCH = 8  # of a network, which has none of its own
 
 
 def load(
@@ -47,21 +43,18 @@ def close(engines: Sequence[Engine]) -> None:
 
 
 def _plan(name: str, device: str, max_batch: int | None) -> Plan | Path:
-    built_in = name == BUILT_IN and not Path(name).exists()
-    source = read(models.DIGITS if built_in else name)
-    match source:
+    found = plan_for(name, device, max_batch)
+    if isinstance(found, Plan):
+        return found
+    match source := read(found):
         case TensorRtFile():
             raise BackendError(f"{describe(source)}: give a plan, or the network that it was built from")
         case PlanFile(path):
             return path
-        case Plan():
-            return source
         case OnnxFile():
-            network = source.network()
+            return compiled(source.network(), device, max_batch)
         case _:
-            network = source
-    target = "cuda" if device.startswith("cuda") else "cpu"
-    return compile(network, targets=target, max_batch=max_batch or MAX_BATCH)
+            return compiled(source, device, max_batch)
 
 
 def _try(engine: Engine, max_batch: int | None) -> None:

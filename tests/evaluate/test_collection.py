@@ -204,6 +204,26 @@ def test_rays_processes_say_what_one_machine_says(
     assert (status, out, len(written)) == (*expected[:2], 2)
 
 
+@pytest.mark.parametrize("plan", [("digits",), ()], ids=["digits", "no plan"])
+def test_rays_processes_take_the_plans_that_need_no_file(
+    plan: tuple[str, ...],
+    cluster: Any,
+    folder: Path,
+    tmp_path: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = ie.googlenet(width=0.1, input_size=32, classes=10)
+    monkeypatch.setattr(ie, "googlenet", lambda: small)
+    monkeypatch.chdir(folder)
+    expected = run(capsys, *plan, "photos", "--json")
+    assert json.loads(expected[1])["random_weights"] is (plan == ())
+    status, out, err = run(capsys, "--ray", tmp_path / "results", *plan, "photos", "--json")
+    assert (status, out) == expected[:2]
+    note = "inception: note: no plan given"
+    assert err.count(note) == expected[2].count(note) == (plan == ())
+
+
 def test_mistakes_on_the_cluster_are_one_line(
     cluster: Any, folder: Path, tmp_path: Path, capsys: Captured
 ) -> None:
