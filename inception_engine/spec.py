@@ -7,6 +7,7 @@ weights and summary iterate them. Nobody else states a channel count.
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -266,6 +267,20 @@ class Spec:
         if not (math.isfinite(self.width) and 0 < self.width <= 16):
             raise SpecError(f"width is {self.width}, not above 0 and at most 16")
         _ = self.layers  # an input too small for its pools raises here
+
+    @classmethod
+    def parsed(cls, text: str) -> Spec | None:
+        """A Spec from its repr, which holds literals alone; None for any other text, whoever wrote it."""
+        try:
+            call = ast.parse(text, mode="eval").body
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                return None
+            if call.func.id != cls.__name__ or call.args:
+                return None
+            return cls(**{str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
+        # SpecError is a ValueError; the last three are of numbers and of nesting without end.
+        except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
+            return None
 
     def channels(self, count: int) -> int:
         """The paper's channel count times the width, to the nearest multiple of 8, and at least 8."""

@@ -15,6 +15,7 @@ from inception_engine.spec import (
     ops_text,
     params_text,
 )
+from tests.texts import NO_SPECS
 
 
 def test_whole_network() -> None:
@@ -172,6 +173,18 @@ def test_naive_module() -> None:
 def test_impossible_variants(fields, message) -> None:
     with pytest.raises(SpecError, match=message):
         dataclasses.replace(GOOGLENET, **fields)
+
+
+@pytest.mark.parametrize(
+    "spec", [GOOGLENET, *PRESETS.values(), Spec(width=0.25, classes=5, input_channels=1)]
+)
+def test_a_spec_is_parsed_from_its_repr(spec: Spec) -> None:
+    assert Spec.parsed(repr(spec)) == spec
+
+
+@pytest.mark.parametrize("text", NO_SPECS, ids=range(len(NO_SPECS)))
+def test_other_texts_are_no_specs(text: str) -> None:
+    assert Spec.parsed(text) is None
 
 
 def test_unknown_rows() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -125,7 +124,7 @@ class TorchBackend(Backend):
 
 def spec_of(network: Network) -> Spec | None:
     """The spec that the network's metadata names, if the network is what that spec describes but for its weights."""
-    spec = _parsed(network.metadata.get("spec", ""))
+    spec = Spec.parsed(network.metadata.get("spec", ""))
     if spec is None:
         return None
     weights = {layer.name: layer for layer in network.layers}
@@ -139,22 +138,6 @@ def spec_of(network: Network) -> Spec | None:
         if same and (expected.logits, expected.input_shape) == (network.logits, network.input_shape)
         else None
     )
-
-
-def _parsed(text: str) -> Spec | None:
-    """A Spec from its repr, which holds literals alone."""
-    try:
-        call = ast.parse(text, mode="eval").body
-        if (
-            not isinstance(call, ast.Call)
-            or call.args
-            or not isinstance(call.func, ast.Name)
-            or call.func.id != "Spec"
-        ):
-            return None
-        return Spec(**{str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords})
-    except (SyntaxError, SpecError, TypeError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def _same(one: Layer, other: Layer) -> bool:

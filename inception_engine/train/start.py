@@ -6,7 +6,6 @@ first step on: in training, batch norm divides by what it measures. ``unfold_bat
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import re
@@ -188,11 +187,8 @@ def _spec_of(network: Network, config: Config) -> Spec:
     """What a network says of its variant, or, where it says nothing, what the configuration does."""
     classes, (channels, size, _) = network.shapes()[network.logits][0], network.input_shape
     own: dict[str, Any] = {"classes": classes, "input_channels": channels, "input_size": size}
-    try:
-        call = ast.parse(network.metadata.get("spec", ""), mode="eval").body
-        fields = {k.arg or "": ast.literal_eval(k.value) for k in call.keywords}  # type: ignore[attr-defined]
-        spec = Spec(**fields)
-    except (SyntaxError, ValueError, TypeError, AttributeError):
+    spec = Spec.parsed(network.metadata.get("spec", ""))
+    if spec is None:
         torchvision = network.metadata.get("architecture") == "torchvision googlenet"
         spec = PRESETS["torchvision"] if torchvision else config.spec(classes)
     return dataclasses.replace(spec, **own)

@@ -28,6 +28,7 @@ from inception_engine.errors import (
 from inception_engine.network import LRN, Conv
 from inception_engine.parity import BOUNDS
 from inception_engine.preprocess import normalise
+from tests.texts import NO_SPECS
 from tests.tolerances import TOLERANCES, error, violations
 
 NAMES = ["engine", "onnxruntime", "torch", "reference"]
@@ -314,6 +315,13 @@ def change_lrn(layer: Any) -> Any:
 
 def drop_relu(layer: Any) -> Any:
     return dataclasses.replace(layer, relu=False) if isinstance(layer, Conv) else layer
+
+
+@pytest.mark.parametrize("text", NO_SPECS, ids=range(len(NO_SPECS)))
+def test_metadata_that_are_no_spec_are_passed_over(network: Network, text: str) -> None:
+    pytest.importorskip("torch", reason="backend torch: torch is not installed")
+    with load(dataclasses.replace(network, metadata={"spec": text}), "torch") as backend:
+        assert "reference operations" in backend.description
 
 
 @pytest.mark.parametrize("change", [change_lrn, drop_relu, None], ids=["lrn", "relu", "metadata"])

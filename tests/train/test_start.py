@@ -20,6 +20,7 @@ from inception_engine.train.config import Config
 from inception_engine.train.distributed import World
 from inception_engine.train.errors import ConfigError
 from tests.importers.torchvision_model import trained_googlenet
+from tests.texts import NO_SPECS
 from tests.tolerances import TOLERANCES, error
 
 SMALL = Spec(width=0.125, classes=3, input_size=32)
@@ -181,6 +182,14 @@ def test_three_channels_that_were_asked_for_contradict_a_grey_file(tmp_path: Pat
         assert (
             start.begin(Config(start=str(path), input_channels=given), CLASSES).model.spec.input_channels == 1
         )
+
+
+@pytest.mark.parametrize("text", NO_SPECS, ids=range(len(NO_SPECS)))
+def test_metadata_that_are_no_spec_are_passed_over(text: str, tmp_path: Path) -> None:
+    """What the configuration says holds then."""
+    path = tmp_path / "net.safetensors"
+    dataclasses.replace(googlenet(spec=SMALL), metadata={"spec": text}).save(path)
+    assert start.begin(Config(start=str(path), width=0.125), CLASSES).model.spec.width == 0.125
 
 
 def test_a_network_of_another_kind(tmp_path: Path) -> None:
