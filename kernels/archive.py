@@ -24,17 +24,17 @@ from typing import Any
 import triton
 import xxhash
 from inception_engine.kernels import module_record, shipped
-from inception_engine.kernels.copy_output import NUMBERS, copy_output
+from inception_engine.kernels.copy_output import NUMBERS
 from inception_engine.kernels.machine_code import (
     ARCHITECTURES,
     PARAMETERS,
+    compile_copy,
     compile_walk,
     resources,
 )
 from inception_engine.kernels.module_record import ModuleKernel
 from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource, CompiledKernel
+from triton.compiler import CompiledKernel
 
 MAGIC, VERSION, ALIGNMENT = b"INCKERN\n", 2, 64
 DTYPES = {"fp32": 1, "fp16": 2, "bf16": 3}  # as in plan_format.h
@@ -102,12 +102,6 @@ def module_jobs() -> list[ModuleJob]:
         for dtype in shipped.DTYPES
         for name in shipped.MODULES
     ]
-
-
-def compile_copy(dtype: str, arch: int) -> CompiledKernel:
-    """``copy_output``; pointers may have any alignment."""
-    types = {"source": f"*{dtype}", "result": "*fp32"} | dict.fromkeys(NUMBERS, "i32")
-    return triton.compile(ASTSource(copy_output, types, {}), target=GPUTarget("cuda", arch, 32))
 
 
 def build(job: Job) -> list[Kernel]:

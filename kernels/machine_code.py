@@ -1,4 +1,4 @@
-"""What ``walk`` becomes on each GPU generation: compiled and read without a GPU.
+"""What the kernels become on each GPU generation: compiled and read without a GPU.
 
 Triton compiles for any GPU and brings NVIDIA's disassembler along, so registers, spills and instructions can be looked
 at anywhere. What the kernels' correctness rests on (no read-only loads of the arena, the parameter list) and what their
@@ -15,6 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import triton
+from inception_engine.kernels import shipped
+from inception_engine.kernels.copy_output import BLOCK, copy_output
+from inception_engine.kernels.copy_output import NUMBERS as COPY_NUMBERS
 from inception_engine.kernels.module import module
 from inception_engine.kernels.sizes import Sizes
 from inception_engine.kernels.variants import DEPENDENT_FROM, KINDS, VARIANTS, Variant
@@ -35,7 +38,8 @@ PARAMETERS = ("u64",) * len(_POINTERS) + ("u32",) * len(NUMBERS) + ("u64", "u64"
 
 @dataclass(frozen=True, kw_only=True)
 class MachineCode:
-    """One compiled kernel.
+    """One compiled kernel: ``walk`` for ``kinds``, a name in KINDS; ``module``, whose ``kinds`` is a name in shipped.py
+    or "-"; ``copy_output``.
 
     ``registers`` and ``stack`` (bytes) of a thread; ``spills``: loads and stores of local memory; ``shared``: bytes of
     a block. ``tensor``: number and name of the tensor cores' instructions, or "none". ``copies``: asynchronous ones, of
@@ -46,8 +50,9 @@ class MachineCode:
 
     arch: str
     dtype: str
-    tile: str
+    kernel: str
     kinds: str
+    tile: str
     registers: int
     stack: int
     spills: int
@@ -80,19 +85,37 @@ def compile_walk(dtype: str, variant: Variant, kinds: int, arch: int) -> Compile
 
 
 def table() -> Iterator[MachineCode]:
-    """Every variant, for all kinds and architectures; seconds each, unless Triton's cache has it."""
+    """All that the archive holds; seconds each, unless Triton's cache has it."""
     for dtype, variants in VARIANTS.items():
         for variant in variants:
             for kinds in variant.kinds:
                 for arch in ARCHITECTURES:
                     yield read(dtype, variant, kinds, arch)
+    for dtype in VARIANTS:
+        for arch in ARCHITECTURES:
+            yield read_copy(dtype, arch)
+    for dtype in shipped.DTYPES:
+        for name in shipped.MODULES:
+            for arch in shipped.ARCHITECTURES:
+                yield read_module(dtype, shipped.sizes_of(name), arch, name)
 
 
 def read(dtype: str, variant: Variant, kinds: str, arch: int) -> MachineCode:
     """Compile ``walk`` for a name in KINDS and read its PTX and SASS. Raises what ``compile_walk`` raises."""
     sides = variant.rows, variant.columns, (variant.block_depth,)
     tile = "x".join("/".join(map(str, numbers)) for numbers in sides)
-    return inspect(compile_walk(dtype, variant, KINDS[kinds], arch), arch, dtype, tile, kinds)
+    return inspect(compile_walk(dtype, variant, KINDS[kinds], arch), arch, dtype, "walk", kinds, tile)
+
+
+def compile_copy(dtype: str, arch: int) -> CompiledKernel:
+    """``copy_output``; pointers may have any alignment."""
+    types = {"source": f"*{dtype}", "result": "*fp32"} | dict.fromkeys(COPY_NUMBERS, "i32")
+    return triton.compile(ASTSource(copy_output, types, {}), target=GPUTarget("cuda", arch, 32))
+
+
+def read_copy(dtype: str, arch: int) -> MachineCode:
+    """Compile ``copy_output`` and read its PTX and SASS. Raises RuntimeError."""
+    return inspect(compile_copy(dtype, arch), arch, dtype, "copy_output", "-", f"{BLOCK}x{BLOCK}")
 
 
 def compile_module(dtype: str, sizes: Sizes, arch: int) -> CompiledKernel:
@@ -117,20 +140,20 @@ def compile_module(dtype: str, sizes: Sizes, arch: int) -> CompiledKernel:
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=sizes.options)
 
 
-def read_module(dtype: str, sizes: Sizes, arch: int) -> MachineCode:
+def read_module(dtype: str, sizes: Sizes, arch: int, name: str = "-") -> MachineCode:
     """Compile ``module`` and read its PTX and SASS. Raises what ``compile_module`` raises."""
     tile = f"128x{sizes.block_columns}x64"
-    return inspect(compile_module(dtype, sizes, arch), arch, dtype, tile, f"{sizes.channels}@{sizes.width}")
+    return inspect(compile_module(dtype, sizes, arch), arch, dtype, "module", name, tile)
 
 
 def inspect(
-    kernel: CompiledKernel, arch: int, dtype: str = "", tile: str = "", kinds: str = ""
+    compiled: CompiledKernel, arch: int, dtype: str, kernel: str, kinds: str, tile: str
 ) -> MachineCode:
     """What a kernel's PTX and SASS hold. Raises RuntimeError if they cannot be read."""
-    ptx: str = kernel.asm["ptx"]
+    ptx: str = compiled.asm["ptx"]
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernel.cubin")
-        cubin.write_bytes(kernel.asm["cubin"])
+        cubin.write_bytes(compiled.asm["cubin"])
         registers, stack = usage(cubin)
         sass = _output(knobs.nvidia.nvdisasm.path, "-c", str(cubin))
     if "EXIT" not in sass:
@@ -139,12 +162,13 @@ def inspect(
     return MachineCode(
         arch=f"sm_{arch}",
         dtype=dtype,
-        tile=tile,
+        kernel=kernel,
         kinds=kinds,
+        tile=tile,
         registers=registers,
         stack=stack,
         spills=_count(r"\b(LDL|STL)\b", sass),
-        shared=kernel.metadata.shared,
+        shared=compiled.metadata.shared,
         tensor=_tensor(ptx),
         unsettled=unsettled(ptx),
         copies=len(copies),
@@ -214,10 +238,13 @@ def _output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+_WIDTHS = {"tensor": 18, "kernel": 11, "tile": 14}
+
+
 def render(rows: Iterator[MachineCode]) -> Iterator[str]:
-    """Lines of a table, each as soon as its row is there; the parameter list, which all rows share, is left out."""
+    """Lines of a table, each as soon as its row is there; parameter lists are left out."""
     columns = [field.name for field in fields(MachineCode) if field.name != "parameters"]
-    widths = {name: max(len(name), 18 if name == "tensor" else 8) for name in columns}
+    widths = {name: max(len(name), _WIDTHS.get(name, 8)) for name in columns}
     yield "  ".join(f"{name.replace('_', ' '):<{widths[name]}}" for name in columns).rstrip()
     for row in rows:
         yield "  ".join(f"{getattr(row, name):<{widths[name]}}" for name in columns).rstrip()

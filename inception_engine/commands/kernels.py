@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--table",
         action="store_true",
         required=True,
-        help="registers, spills and instructions of every variant on every GPU generation (minutes the first time)",
+        help="registers, spills and instructions of every kernel that is shipped (minutes the first time)",
     )
 
 

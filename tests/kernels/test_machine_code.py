@@ -17,8 +17,9 @@ import inception_engine as ie
 
 pytest.importorskip("triton")
 
-from inception_engine.kernels import machine_code, walk
+from inception_engine.kernels import archive, machine_code, walk
 from inception_engine.kernels.machine_code import ARCHITECTURES, MachineCode, compile_walk, read
+from inception_engine.kernels.shipped import sizes_of
 from inception_engine.kernels.variants import (
     DEPENDENT_FROM,
     KINDS,
@@ -225,8 +226,30 @@ def test_parameters_are_those_of_walk() -> None:
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     header, line = machine_code.render(iter([read("fp16", VARIANTS["fp16"][0], "module", 90)]))
-    assert header.split()[:4] == ["arch", "dtype", "tile", "kinds"]
-    assert line.split()[:4] == ["sm_90", "fp16", "64x64x64", "module"] and "wgmma" in line
+    assert header.split()[:5] == ["arch", "dtype", "kernel", "kinds", "tile"]
+    assert line.split()[:5] == ["sm_90", "fp16", "walk", "module", "64x64x64"] and "wgmma" in line
+
+
+def test_the_table_holds_what_the_archive_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once; nothing is compiled here."""
+    for compiler in ("compile_walk", "compile_copy", "compile_module"):
+        monkeypatch.setattr(machine_code, compiler, lambda *_: None)
+    monkeypatch.setattr(machine_code, "inspect", lambda _, *row: row[:4])
+    names = {bits: name for name, bits in KINDS.items()}
+    shipped = [
+        (arch, dtype, "copy_output", "-") if each is None else (arch, dtype, "walk", names[kinds])
+        for dtype, each, kinds, arch in archive.jobs()
+    ]
+    shipped += [(arch, dtype, "module", name) for dtype, name, arch in archive.module_jobs()]
+    assert sorted(machine_code.table()) == sorted(shipped)
+
+
+def test_rows_of_the_other_kernels() -> None:
+    copied = machine_code.read_copy("bf16", 90)
+    assert (copied.kernel, copied.tile, copied.tensor) == ("copy_output", "64x64", "none")
+    assert copied.spills == copied.stack == 0 and copied.parameters == archive.COPY_PARAMETERS
+    module = machine_code.read_module("fp16", sizes_of("5b"), 90, "5b")
+    assert (module.kernel, module.kinds) == ("module", "5b") and module.bulk_copies > 0
 
 
 def test_interpreted_kernels_have_no_machine_code(
