@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
+from inception_engine.folding import folded
 from inception_engine.importers.onnx.constants import integers
 from inception_engine.importers.onnx.drafts import LARGEST, NO_PADS, Activation, Rule, Value
 from inception_engine.importers.onnx.file import shown
@@ -108,8 +109,10 @@ def _batch_norm(t: Translation, node: Node) -> Value:
     gain, bias, mean, variance = parameters
     if (variance + epsilon <= 0).any():
         raise node.failed(f"tensor {shown(node.input(4))} holds a variance that is not positive")
-    scale = gain / np.sqrt(variance + epsilon)
-    return _affine(t, node, x, scale, bias - mean * scale)
+    # Of a convolution that passes each channel on.
+    one = np.ones(channels)
+    scale, shift = folded(one, None, mean=mean, variance=variance, epsilon=epsilon, scale=gain, shift=bias)
+    return _affine(t, node, x, scale, shift)
 
 
 def _negate(t: Translation, node: Node) -> Value:
