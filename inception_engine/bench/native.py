@@ -37,7 +37,8 @@ def build(name: str, folder: Path, flags: Sequence[str] = ()) -> Path:
 
 
 def engine_flags() -> list[str]:
-    """What a program takes to use the installed library. Raises LibraryError where that is not there."""
+    """What a program takes to use the installed library. Raises LibraryError where that is not there, and
+    CompilerError where its header is not."""
     import inception_engine
     from inception_engine import binding
 

@@ -5,8 +5,8 @@
     parts COUNT                   upload, compute and download, each waited for by itself; and preprocessing
     quit
 
-The first answer comes unasked: how long imports, opening and the first call took. ``engine.c`` speaks the same. Times
-are in ns. A call that raises is answered with ``error``, and the process goes on.
+The first answer comes unasked: how long imports, opening and the first call took. Times are in ns. A call that raises
+is answered with ``error``, and the process goes on. ``engine.c`` speaks the same, but ends after an error.
 
     python -m inception_engine.bench.worker TASK-JSON DESCRIPTOR     commands on stdin, answers on the descriptor
 """

@@ -1,4 +1,7 @@
-"""Targets: what the compiler knows of a machine. Nothing else in the compiler does."""
+"""Targets: what the compiler knows of a machine, as data.
+
+Elsewhere only what is stored for a CPU (``compile``) and what is counted (budget, inspect) ask for a target's kind.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Checkpoints run as they are: plain torch in float64 from the file's own tensors, nothing folded or renamed.
+"""Files run as they are, which parity is checked against: nothing is folded.
 
-What parity is checked against. The arithmetic is shared with no importer: names, strides and pools stand here again.
-Only what a file does not say (``Head``, the spec of our own model) comes from there.
+torchvision's checkpoints by plain torch in float64, where names, strides and pools stand again; state dicts of this
+package's model by that model, in float64; ONNX files by ONNX Runtime. No arithmetic is an importer's; what a file does
+not say (``Head``, the spec, where an ONNX file's own normalisation ends) is.
 """
 
 from __future__ import annotations
