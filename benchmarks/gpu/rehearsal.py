@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.gpu.operations import DRIVER_LOG
@@ -67,8 +66,8 @@ SIDES = (16, 32, 64, 128)
 ALL_KINDS = 0b11111111
 
 
-def is_interpreted(variables: Mapping[str, str] = os.environ) -> bool:
-    return variables.get("TRITON_INTERPRET") == "1"
+def is_interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def interpret() -> None:

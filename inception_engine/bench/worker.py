@@ -79,7 +79,6 @@ class Service:
     def _arrivals(self, limit: int, arrivals: list[int]) -> dict[str, Any]:
         """Latencies from the arrival to the answer, in the order of the arrivals; fewer when one was over the limit."""
         clock, begin = self._clock, self._clock.now_ns()
-        latencies: list[int] = []
         waiting, lock = iter(enumerate(arrivals)), threading.Lock()
         finished: dict[int, int] = {}
         late = False

@@ -211,14 +211,12 @@ def _replaced(target: Target, fields: Mapping[str, Any]) -> Target:
 
 
 @functools.cache
-def tuned(name: str = CUDA.name) -> Tuned:
-    """The choices for a target that come with the package."""
-    return Tuned(json.loads((TUNED / f"{name}.json").read_text(encoding="utf-8")), TARGETS[name])
+def tuned(name: str) -> Tuned:
+    """The choices for a target that come with the package. Raises KeyError."""
+    base = TARGETS[name]
+    return Tuned(json.loads((TUNED / f"{name}.json").read_text(encoding="utf-8")), base)
 
 
 def target_for(name: str, batch: int, dtype: str) -> Target:
     """The target of that name for programs of up to ``batch`` images. Raises KeyError."""
-    target = TARGETS[name]
-    if target is CPU:
-        return tuned(name).target(batch, dtype)
-    return tuned().target(batch, dtype) if target is CUDA else target
+    return tuned(name).target(batch, dtype)

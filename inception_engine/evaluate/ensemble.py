@@ -15,7 +15,7 @@ from inception_engine.backends.base import Backend
 from inception_engine.datasets import Dataset
 from inception_engine.errors import BackendError, DatasetError, ImageError
 from inception_engine.evaluate.crops import check_count, views
-from inception_engine.evaluate.metrics import Agreement, Tally, agreement, softmax
+from inception_engine.evaluate.metrics import Tally, softmax
 from inception_engine.network import Preprocess, Shape
 
 USUAL_BATCH, LARGEST_BATCH = 64, 256  # of a backend that takes any; of one that takes more
@@ -219,9 +219,3 @@ def evaluate(
         for group, tally in zip(groups, tallies, strict=True):
             rows.append(Row(models=group, crops=count, cost=sum(passes[:group]) / tally.images, tally=tally))
     return sorted(rows, key=lambda row: (row.models, row.crops))
-
-
-def agree(a: Backend, b: Backend, dataset: Dataset, count: int = 1) -> Agreement:
-    """On how many images two models name the same first class, over ``count`` crops. Raises as ``evaluate``."""
-    first = [evaluate(Ensemble([model]), dataset, (count,))[0].tally.first for model in (a, b)]
-    return agreement(a.description, first[0], b.description, first[1])

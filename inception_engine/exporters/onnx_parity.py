@@ -17,9 +17,7 @@ from inception_engine.preprocess import normalise
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2}
 
 
-def check(
-    model: onnx.ModelProto, network: Network, *, dtype: str, images: int = IMAGES, seed: int = SEED
-) -> Report:
+def check(model: onnx.ModelProto, network: Network, *, dtype: str) -> Report:
     """Run what ``to_onnx`` made of ``network`` on random pixels, in the type and layout that it takes, at two batches.
 
     Needs torch and ONNX Runtime; its graph optimisations are on, as by default. Raises ExportError where it does not
@@ -38,9 +36,9 @@ def check(
     except Exception as error:  # its exceptions share no base class
         text = " ".join(str(error).split())[:200]
         raise ExportError(f"ONNX Runtime {onnxruntime.__version__} does not take the model: {text}") from None
-    pixels = random_images(network.input_shape, images, seed)
+    pixels = random_images(network.input_shape, IMAGES, SEED)
     normalised = normalise(pixels, network.preprocess)
-    expected = reference.run(network, normalised)[network.logits].reshape(images, -1)
+    expected = reference.run(network, normalised)[network.logits].reshape(IMAGES, -1)
     spread = spread_of(expected)
     image, output = session.get_inputs()[0], session.get_outputs()[0]
     if output.name == "probabilities":

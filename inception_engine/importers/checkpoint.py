@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,13 @@ class Checkpoint:
     """``tensors``: of any floating or integer dtype that NumPy has; bfloat16 became float32.
 
     ``entry``: where in the file the state dict was, as "model.state_dict", or "". ``prefix``: what all names began
-    with, as "module.", taken off. ``metadata``: a safetensors file's.
+    with, as "module.", taken off.
     """
 
     path: str
     tensors: Mapping[str, np.ndarray]
     entry: str = ""
     prefix: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
@@ -46,7 +45,6 @@ def read_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
         raise ImportFailed(f"{path}: {size:,} bytes, more than {pickled.MAX_FILE_BYTES:,}")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
             names = list(file.keys())
             kinds = {name: file.get_slice(name).get_dtype() for name in names}
             plain = {name: file.get_tensor(name) for name in names if kinds[name] in _NUMPY_KINDS}
@@ -61,7 +59,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> Checkpoint:
     if foreign := [name for name in names if name not in plain]:
         raise ImportFailed(f"{path}: {foreign[0]} is of type {kinds[foreign[0]]}, not a floating-point type")
     tensors, prefix = _without_prefix(plain)
-    return Checkpoint(path=os.fspath(path), tensors=tensors, prefix=prefix, metadata=metadata)
+    return Checkpoint(path=os.fspath(path), tensors=tensors, prefix=prefix)
 
 
 _NUMPY_KINDS = {"F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}

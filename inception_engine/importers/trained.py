@@ -2,16 +2,14 @@
 
 Names and shapes say whether there is batch norm, the third branch's kernel, the width and the classes. They do not say
 whether local response normalisation stands between layers, nor the pools: those are the ``spec``'s, by default the
-paper's, and without LRN where there is batch norm. A safetensors file may carry its spec in its metadata, under SPEC.
+paper's, and without LRN where there is batch norm.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from inception_engine.importers.checkpoint import Checkpoint
 from inception_engine.importers.errors import ImportFailed
@@ -21,7 +19,6 @@ from inception_engine.importers.tensors import Block, Tensors
 from inception_engine.network import Network, Preprocess
 from inception_engine.spec import TABLE, ConvolutionRow, InceptionRow, LayerSpec, Spec
 
-SPEC = "inception_engine.spec"  # metadata: a Spec's fields as JSON
 MARKS = ("trunk.conv1.convolution.weight",)
 NORM = "trunk.conv1.norm.running_mean"
 THIRD = "trunk.3a.layers.5x5.convolution.weight"
@@ -71,7 +68,7 @@ def from_trained(checkpoint: Checkpoint, options: Options) -> Imported:
 def _spec(tensors: Tensors, checkpoint: Checkpoint, options: Options) -> tuple[Spec, list[str]]:
     """The variant, and what was assumed of it."""
     notes = []
-    spec = options.spec or _kept(checkpoint)
+    spec = options.spec
     batch = NORM in tensors
     if spec is None:
         spec = Spec(norm="batch" if batch else "lrn")
@@ -88,18 +85,6 @@ def _spec(tensors: Tensors, checkpoint: Checkpoint, options: Options) -> tuple[S
         width=_width(tensors),
         input_size=options.input_size or spec.input_size,
     ), notes
-
-
-def _kept(checkpoint: Checkpoint) -> Spec | None:
-    """The spec in a file's metadata."""
-    if SPEC not in checkpoint.metadata:
-        return None
-    try:
-        fields: dict[str, Any] = dict(json.loads(checkpoint.metadata[SPEC]))
-        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-        return Spec(**given)
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise ImportFailed(f"{checkpoint.path}: its spec is damaged: {error}") from None
 
 
 def _width(tensors: Tensors) -> float:

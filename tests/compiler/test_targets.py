@@ -10,7 +10,7 @@ import pytest
 import inception_engine as ie
 from inception_engine import reference
 from inception_engine.compiler.plan import NONE, LaunchMode, OpKind
-from inception_engine.compiler.targets import CUDA, Tuned, tuned
+from inception_engine.compiler.targets import CUDA, TARGETS, Tuned, target_for, tuned
 from inception_engine.network import INPUT, Conv, Network, Preprocess
 
 
@@ -64,7 +64,12 @@ def test_parts_of_k(depth: int, tiles: int, wanted: int) -> None:
 
 def test_choices_come_from_the_tuned_file() -> None:
     """By batch and dtype, the first that fits; where they come from is said."""
-    assert tuned().provenance["kind"] in ("predicted", "measured") and tuned().provenance["source"]
+    for name in TARGETS:
+        assert (
+            tuned(name).provenance["kind"] in ("predicted", "measured") and tuned(name).provenance["source"]
+        )
+    with pytest.raises(KeyError):
+        target_for("tpu", 1, "fp32")
     document = {
         "provenance": {"kind": "measured"},
         "choices": [

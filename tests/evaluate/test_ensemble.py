@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import inception_engine as ie
+from inception_engine.backends.base import Backend
 from inception_engine.errors import BackendError, DatasetError, ImageError
 from inception_engine.evaluate.crops import views
-from inception_engine.evaluate.ensemble import CROPS_AT_ONCE, Ensemble, agree, evaluate
-from inception_engine.evaluate.metrics import softmax
+from inception_engine.evaluate.ensemble import CROPS_AT_ONCE, Ensemble, evaluate
+from inception_engine.evaluate.metrics import Agreement, agreement, softmax
 from inception_engine.network import Preprocess
 from inception_engine.preprocess import pixels
 from tests.evaluate.models import AS_IT_IS, CLASSES, Brightness, Greys
@@ -158,6 +160,12 @@ def test_classes_are_told_by_name_or_order() -> None:
     fewer.classes = ("dog", "cat")
     with pytest.raises(DatasetError, match="other names"):
         by_name.classes_of(fewer)
+
+
+def agree(a: Backend, b: Backend, dataset: Any) -> Agreement:
+    """On how many images two models name the same first class."""
+    first = [evaluate(Ensemble([model]), dataset, (1,))[0].tally.first for model in (a, b)]
+    return agreement(a.description, first[0], b.description, first[1])
 
 
 @pytest.mark.parity

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,9 @@ def model_of(spec: Spec) -> GoogLeNet:
     return model
 
 
-def save(model: GoogLeNet, path: Path, **metadata: str) -> Path:
+def save(model: GoogLeNet, path: Path) -> Path:
     if path.suffix == ".safetensors":
-        save_file(model.state_dict(), path, metadata)
+        save_file(model.state_dict(), path)
     else:
         torch.save(model.state_dict(), path)
     return path
@@ -74,9 +73,6 @@ def test_what_is_assumed_is_told(tmp_path: Path) -> None:
     assert {"norm1", "norm2"} <= imported.network.shapes().keys()
     said = import_file(path, Options(input_size=SIZE, spec=Spec(norm="none")))
     assert "norm1" not in said.network.shapes() and not any("assumed" in note for note in said.notes)
-    kept = {trained.SPEC: json.dumps(dataclasses.asdict(plain))}
-    path = save(model_of(plain), tmp_path / "a.safetensors", **kept)
-    assert load_network(path).metadata["spec"] == repr(plain)
 
 
 @pytest.mark.parametrize("width", [1.0, 0.25, 0.3, 0.5, 1.37, 2, 0.01])
@@ -116,6 +112,3 @@ def test_mistakes(tmp_path: Path) -> None:
         torch.save({**state, name: value}, path)
         with pytest.raises(ImportFailed, match=message):
             load_network(path)
-    save_file(state, tmp_path / "a.safetensors", {trained.SPEC: '{"depth": 3}'})
-    with pytest.raises(ImportFailed, match="its spec is damaged"):
-        load_network(tmp_path / "a.safetensors")
