@@ -12,7 +12,7 @@ from inception_engine.backends.sources import PlanFile, Source
 from inception_engine.compiler import compile
 from inception_engine.compiler.plan import Dtype, Plan, TargetKind
 from inception_engine.engine import Engine
-from inception_engine.errors import BackendError, FileError, PlanError
+from inception_engine.errors import BackendError, FileError
 from inception_engine.network import Network
 
 _SYNONYMS = ("logits", "probabilities")  # a plan's names for two of its layers
@@ -80,8 +80,6 @@ class EngineBackend(Backend):
 def _load(source: PlanFile) -> Plan:
     try:
         return Plan.load(source.path)
-    except PlanError as error:
-        raise type(error)(f"{source.path}: {error}") from None
     except OSError as error:
         raise FileError(f"{source.path}: {error.strerror}") from None
 

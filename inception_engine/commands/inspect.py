@@ -25,9 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.plan
     if path.exists() and not path.is_file():
         raise CommandError(f"{path}: not a file")
+    plan = Plan.load(path)
     try:
-        document = report(Plan.load(path))
-    except PlanError as error:
+        document = report(plan)
+    except PlanError as error:  # of what the loader does not read
         raise type(error)(f"{path}: {error}") from None
     if arguments.json:
         print(json.dumps(document, indent=2))

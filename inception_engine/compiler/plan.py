@@ -234,13 +234,17 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Read and prove a file. Raises OSError and PlanError; what is no plan or too large is not read."""
-        from inception_engine.errors import PlanForeign, PlanLimit
+        """Read and prove a file. Raises OSError, and PlanError that names it; what is no plan or too large is not
+        read."""
+        from inception_engine.errors import PlanError, PlanForeign, PlanLimit
 
         with Path(path).open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise PlanForeign("not a plan file")
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                raise PlanLimit("the file is larger than 16 GiB")
-            file.seek(0)
-            return cls.from_bytes(file.read())
+            try:
+                if file.read(len(MAGIC)) != MAGIC:
+                    raise PlanForeign("not a plan file")
+                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                    raise PlanLimit("the file is larger than 16 GiB")
+                file.seek(0)
+                return cls.from_bytes(file.read())
+            except PlanError as error:
+                raise type(error)(f"{os.fspath(path)}: {error}") from None

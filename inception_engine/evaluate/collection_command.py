@@ -11,7 +11,7 @@ from inception_engine import packages
 from inception_engine.classification import Classification
 from inception_engine.commands.plans import plan_for
 from inception_engine.compiler.plan import Plan
-from inception_engine.errors import ArgumentError, FileError, PlanError
+from inception_engine.errors import ArgumentError, FileError
 from inception_engine.evaluate.collection import Collection
 from inception_engine.evaluate.workers import classify
 
@@ -53,10 +53,7 @@ def _content(plan: Plan | Path) -> tuple[bytes, bool]:
     if isinstance(plan, Path):
         if plan.exists() and not plan.is_file():
             raise FileError(f"{plan}: not a file")
-        try:
-            loaded, content = Plan.load(plan), plan.read_bytes()
-        except PlanError as error:
-            raise type(error)(f"{plan}: {error}") from None
+        loaded, content = Plan.load(plan), plan.read_bytes()
     else:
         loaded, content = plan, plan.to_bytes()
     return content, loaded.metadata.get("random_weights") is True

@@ -7,7 +7,6 @@ from typing import Any
 
 from inception_engine.compiler.plan import Plan, Program, TargetKind
 from inception_engine.compiler.targets import CUDA, target_for
-from inception_engine.errors import PlanError
 from inception_engine.network import Network
 from inception_engine.simulate import trace
 from inception_engine.simulate.events import simulate
@@ -22,10 +21,7 @@ def simulate_plan(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if arguments.dtype is not None:
         raise SimulationError("--dtype changes nothing in a plan")
     gpu = Gpu.load(arguments.gpu)
-    try:
-        programs = Plan.load(arguments.path).programs
-    except PlanError as error:
-        raise type(error)(f"{arguments.path}: {error}") from None
+    programs = Plan.load(arguments.path).programs
     number = _choose(programs, arguments.program, arguments.batch)
     run = simulate(programs[number - 1], gpu, arguments.batch)
     document = {"program": number, **report(run)}
