@@ -110,6 +110,11 @@ class Preprocess:
     order: str = "RGB"
     resize: int = 256
 
+    @classmethod
+    def default(cls, channels: int) -> Preprocess:
+        """Where nothing else is said: ImageNet's mean and deviation, or to -1..1 if there are not three channels."""
+        return cls() if channels == 3 else cls(mean=(127.5,), std=(127.5,))
+
     def constants(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, float32 (channels,). One value serves all channels. Raises NetworkError."""
         values = [np.asarray(value, np.float32) for value in (self.mean, self.std)]

@@ -62,16 +62,14 @@ def assemble(
     """The network of ``spec`` with the weight and bias that ``weights`` gives for each convolution and linear layer.
 
     Weights are float32 of any shape with the right number of elements in the order (out, in, kernel, kernel). Pixels
-    are normalised by ImageNet's mean and deviation, or to -1..1 if there are not three channels.
+    are normalised by default.
     """
-    channels = spec.input_channels
-    preprocess = Preprocess() if channels == 3 else Preprocess(mean=(127.5,), std=(127.5,))
     return Network(
         name=spec.name,
         input_shape=spec.layers[0].input,
         layers=tuple(layer_of(layer, weights) for layer in spec.layers),
         logits="fc",
-        preprocess=preprocess,
+        preprocess=Preprocess.default(spec.input_channels),
         metadata={"spec": repr(spec), **(metadata or {})},
     )
 

@@ -81,6 +81,15 @@ def test_googlenet_says_that_its_weights_are_random() -> None:
     assert googlenet(seed=3, width=0.25).metadata["weights"] == "random"
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_default_preprocessing(channels: int) -> None:
+    default = Preprocess.default(channels)
+    assert default == (Preprocess() if channels == 3 else Preprocess(mean=(127.5,), std=(127.5,)))
+    default.constants(channels)
+    network = googlenet(spec=Spec(input_channels=channels, width=0.1, input_size=32, classes=2))
+    assert network.preprocess == default
+
+
 def test_grey_images() -> None:
     mean, std = googlenet(spec=Spec(input_channels=1, width=0.25)).preprocess.constants(1)
     assert mean.shape == std.shape == (1,)

@@ -112,7 +112,7 @@ def _images(arguments: argparse.Namespace, a: Backend, b: Backend) -> Any:
     if known:
         preprocess = known[0]
     else:
-        preprocess = Preprocess() if shape[0] == 3 else Preprocess(mean=(127.5,), std=(127.5,))
+        preprocess = Preprocess.default(shape[0])
         print(f"inception: note: neither file says how images are normalised; {preprocess}", file=sys.stderr)
     return folder_images(path, shape, preprocess, count)
 

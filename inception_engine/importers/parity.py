@@ -15,11 +15,10 @@ import numpy as np
 from inception_engine.importers.errors import ImportFailed
 from inception_engine.importers.imported import Imported
 from inception_engine.network import Shape
+from inception_engine.parity import BOUNDS
 from inception_engine.preprocess import normalise
 
-# float32 in another order of summation gives some 1e-6 at GoogLeNet's logits; what must be found is far away: a weight
-# off by 5 % gives 9e-4.
-ENGINE_TOLERANCE = 1e-4
+ENGINE_TOLERANCE = BOUNDS["fp32"]
 
 LEAST_SPREAD = 1e-2  # a hundred times the tolerance
 

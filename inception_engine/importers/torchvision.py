@@ -77,7 +77,7 @@ def from_torchvision(checkpoint: Checkpoint, options: Options) -> Imported:
     layers += head_layers(head, tensors, pooled, features)
     left_out = tensors.finish(HEADS)
 
-    normalised = options.preprocess(Preprocess() if spec.input_channels == 3 else _GREY)
+    normalised = options.preprocess(Preprocess.default(spec.input_channels))
     preprocess = transformed(normalised) if transform else normalised
     network = Network(
         name=spec.name,
@@ -100,9 +100,6 @@ def from_torchvision(checkpoint: Checkpoint, options: Options) -> Imported:
         notes=tuple(filter(None, notes)),
         source=torchvision_source(checkpoint, head, normalised, transform),
     )
-
-
-_GREY = Preprocess(mean=(127.5,), std=(127.5,))
 
 
 def transformed(normalised: Preprocess) -> Preprocess:

@@ -45,7 +45,7 @@ def from_trained(checkpoint: Checkpoint, options: Options) -> Imported:
     pooled = layers[-1].name
     layers += head_layers(head, tensors, pooled, features)
     left_out = tensors.finish((AUXILIARY,))
-    default = Preprocess() if spec.input_channels == 3 else Preprocess(mean=(127.5,), std=(127.5,))
+    default = Preprocess.default(spec.input_channels)
     network = Network(
         name=spec.name,
         input_shape=spec.layers[0].input,

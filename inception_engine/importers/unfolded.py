@@ -19,6 +19,7 @@ from inception_engine.importers.errors import ImportFailed
 from inception_engine.importers.imported import Source
 from inception_engine.importers.layers import Head
 from inception_engine.network import Preprocess
+from inception_engine.parity import BOUNDS
 from inception_engine.preprocess import normalise as pixels_normalised
 from inception_engine.spec import Spec
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 # 2e-7 at the logits of full width, 3e-6 an eighth as wide. What an import can do wrong is far away: an epsilon of 1e-5
 # for 1e-3 gave 1e-2 and more.
 FOLDING_TOLERANCE = 1e-5
-# ONNX Runtime computes in float32, in an order of its own: as the engine's.
-ONNX_TOLERANCE = 1e-4
-ONNX_HALF_TOLERANCE = 2e-2  # of a file in float16, where every activation is rounded to 11 bits
+# ONNX Runtime computes in the file's type, in an order of its own: as the engine does.
+ONNX_TOLERANCE = BOUNDS["fp32"]
+ONNX_HALF_TOLERANCE = BOUNDS["fp16"]
 NAME = "PyTorch, float64, from the file's tensors unfolded"
 
 

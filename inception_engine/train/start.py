@@ -84,8 +84,7 @@ def preprocessing(config: Config, spec: Spec, base: Preprocess | None) -> Prepro
     crop, of 8/7 of the input, as 256 is of 224; with what the configuration says."""
     if base is None:
         resize = round(spec.input_size * 8 / 7)
-        grey = Preprocess(mean=(127.5,), std=(127.5,), resize=resize)
-        base = Preprocess(resize=resize) if spec.input_channels == 3 else grey
+        base = dataclasses.replace(Preprocess.default(spec.input_channels), resize=resize)
     result = dataclasses.replace(
         base,
         mean=config.mean or base.mean,

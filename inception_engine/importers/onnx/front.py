@@ -93,6 +93,5 @@ class Front:
             return Preprocess(mean=(0.0,), std=(1.0,)), "pixels of 0 to 255"
         if scale.min() > 1 and zero.max() <= 1:
             return Preprocess(mean=(0.0,), std=(255.0,)), "pixels of 0 to 1"
-        if self.channels == 3:
-            return Preprocess(), "pixels normalised by ImageNet's mean and deviation"
-        return Preprocess(mean=(127.5,), std=(127.5,)), "pixels of -1 to 1"
+        imagenet = "pixels normalised by ImageNet's mean and deviation"
+        return Preprocess.default(self.channels), imagenet if self.channels == 3 else "pixels of -1 to 1"
