@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,24 +15,24 @@ def check_target(path: Path, source: str | os.PathLike[str] | None = None) -> No
 
     Raises OSError, whose text and file name make the line that a user sees.
     """
-    name = os.fspath(path)
-    if path.exists() and not path.is_file():  # a rename would replace a device, too
-        raise FileExistsError(errno.EEXIST, "exists and is not a file", name)
+    target = _target(path)
     if source is not None and path.exists() and os.path.exists(source) and path.samefile(source):
-        raise FileExistsError(errno.EEXIST, "is the file that is read; give another one to write", name)
-    folder = path.resolve().parent
-    if not folder.is_dir():
+        raise FileExistsError(
+            errno.EEXIST, "is the file that is read; give another one to write", os.fspath(path)
+        )
+    if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder to write in", os.fspath(path.parent))
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(target.parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "the folder is not writable", os.fspath(path.parent))
 
 
 def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
     """Write ``chunks`` to a temporary file beside ``path``, flush it to the disk, rename it, flush the folder.
 
-    What stood at ``path`` stays until the rename. Raises OSError; then nothing is left behind.
+    What stood at ``path`` stays until the rename. Raises OSError, for what exists and is no regular file, too; then
+    nothing is left behind.
     """
-    target = Path(os.path.realpath(path))  # a link stays, and points to the new content
+    target = _target(path)
     try:
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
@@ -66,6 +67,18 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         os.write(descriptor, f"{line}\n".encode())
     finally:
         os.close(descriptor)
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """What a rename may replace: a link stays, and points to the new content. Raises OSError for anything else than a
+    regular file, which a rename would replace, too, and for a name that cannot be one: a loop of links, too long."""
+    name = os.fspath(path)
+    try:
+        if not stat.S_ISREG(os.stat(name).st_mode):
+            raise FileExistsError(errno.EEXIST, "exists and is not a file", name)
+    except (FileNotFoundError, NotADirectoryError):  # what is not there can be made, or its folder is not
+        pass
+    return Path(os.path.realpath(name))
 
 
 def _umask() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in targets:
         for source in (None, *(split(text)[1] for text in arguments.models)):
             check_target(path, source)
-    if len({path.resolve() for path in targets}) < len(targets):
+    if len(set(map(os.path.realpath, targets))) < len(targets):
         raise ArgumentError("--json and --confusion name one file")
     if arguments.max_batch < 1:
         raise ArgumentError(f"--max-batch {arguments.max_batch}: out of range")

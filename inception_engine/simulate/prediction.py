@@ -7,6 +7,7 @@ from typing import Any
 
 from inception_engine.compiler.plan import Plan, Program, TargetKind
 from inception_engine.compiler.targets import CUDA, target_for
+from inception_engine.files import check_target
 from inception_engine.network import Network
 from inception_engine.simulate import trace
 from inception_engine.simulate.events import simulate
@@ -20,6 +21,8 @@ def simulate_plan(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """``report`` of one program of a plan file. Raises SimulationError, PlanError, OSError."""
     if arguments.dtype is not None:
         raise SimulationError("--dtype changes nothing in a plan")
+    if arguments.trace is not None:
+        check_target(arguments.trace, arguments.path)
     gpu = Gpu.load(arguments.gpu)
     programs = Plan.load(arguments.path).programs
     number = _choose(programs, arguments.program, arguments.batch)

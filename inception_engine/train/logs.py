@@ -88,7 +88,7 @@ class Logs:
 
 def read(path: Path) -> list[Row]:
     """The rows of a file; a last line that was cut off is passed over. Empty if there is no file. Raises OSError."""
-    if not path.exists():
+    if not path.is_file():  # a pipe would be waited for; writing refuses it
         return []
     whole, _, _ = path.read_text(encoding="utf-8", errors="replace").rpartition("\n")
     rows = []

@@ -265,6 +265,7 @@ def test_classes_that_are_not_the_networks(folder: Path, tmp_path: Path, capsys:
         (("net.plan", "--dtype", "fp16"), "dtype is of a network"),
         (("net.safetensors", "--json", "nowhere/figures.json"), "no such folder"),
         (("net.safetensors", "--confusion", "."), "exists and is not a file"),
+        (("net.safetensors", "--json", "loop"), "loop: Too many levels of symbolic links"),
         (("torch:net.safetensors", "--json", "net.safetensors"), "is the file that is read"),
         (("net.safetensors", "--json", "a", "--confusion", "./a"), "--json and --confusion name one file"),
     ],
@@ -273,6 +274,8 @@ def test_mistakes_are_one_line(
     folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], word: str
 ) -> None:
     monkeypatch.chdir(folder)
+    if "loop" in arguments:
+        Path("loop").symlink_to("loop")
     status, out, err = run(capsys, *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("inception: error: ") and word in err and err.count("\n") == 1

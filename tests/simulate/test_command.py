@@ -192,6 +192,8 @@ MISTAKES = [
     (("small.plan", "--program", "3", "--batch", "1"), "not allowed with"),
     (("small.plan", "--dtype", "fp16"), "--dtype changes nothing"),
     (("small.plan", "--trace", "no/such/folder/trace.json"), "no/such/folder"),
+    (("small.plan", "--trace", "."), "exists and is not a file"),
+    (("small.plan", "--trace", "./small.plan"), "is the file that is read"),
     (("small.safetensors", "--dtype", "int8"), "int8"),
     (("small.safetensors", "--batch", "0"), "batches [0]"),
     (("small.safetensors", "--program", "1"), "--program"),
