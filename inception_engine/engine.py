@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ctypes import byref, c_void_p
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeGuard, overload
 
 import numpy as np
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # One task of a run, as ie_context_trace writes it: ns of the monotonic clock when a worker took it, began it, was done.
 TASK_TIME = np.dtype([("taken_ns", "u8"), ("begin_ns", "u8"), ("end_ns", "u8"), ("worker", "u8")])
+
+MAX_TASKS = 1 << 22  # of a program: the loader takes no more
 
 
 class Engine:
@@ -86,7 +88,7 @@ class Engine:
             raise ArgumentError(f"threads is {threads}, not 0 or a positive whole number")
         self._library = binding.library()
         try:
-            archive = None if kernels is None else os.fsencode(kernels)
+            archive = None if kernels is None else _as_path(kernels)
             choice = {None: "auto", False: "never", True: "always"}[specialise]
             options = binding.EngineOptions(
                 device=binding.DEVICES.index(kind),
@@ -106,9 +108,7 @@ class Engine:
         message = binding.message_buffer()
         engine = byref(self._engine)
         if isinstance(plan, str | os.PathLike):
-            path = os.fsencode(plan)
-            if b"\0" in path:
-                raise FileError(f"{plan!r}: not a path")
+            path = _as_path(plan)
             status = self._library.ie_engine_load(path, options, engine, message)
             where = f"{os.fsdecode(path)}: "
         else:
@@ -190,21 +190,24 @@ class Engine:
         """
         if isinstance(outputs, str):
             raise OutputNameError(f"outputs takes a list of names, not {outputs!r}")
-        names = list(self.outputs)[:1] if outputs is None else list(dict.fromkeys(outputs))
+        try:
+            names = list(self.outputs)[:1] if outputs is None else list(dict.fromkeys(outputs))
+        except TypeError:
+            raise OutputNameError(f"outputs takes a list of names, not {outputs!r}") from None
         if unknown := [name for name in names if name not in self.outputs]:
             raise OutputNameError(f"no output {unknown[0]!r}; there is {', '.join(self.outputs)}")
         is_tensor = _is_tensor(images)
         if is_tensor and images.is_cuda and self.device == "cuda":
             results = self._enqueue(images, names)
         else:
-            results = self._run(_as_array(images), names)
+            results = self._run(images, names)
             if is_tensor:
                 from_numpy = sys.modules["torch"].from_numpy
                 results = {name: from_numpy(result) for name, result in results.items()}
         return results if outputs is not None else results[names[0]]
 
-    def _run(self, array: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-        image_format = self._check_input(str(array.dtype), array.shape)
+    def _run(self, images: Any, names: Sequence[str]) -> dict[str, Any]:
+        image_format, array = self._input(images)
         given = binding.Input(format=image_format, batch=len(array), data=array.ctypes.data)
         results = {name: np.empty(self._result_shape(name, len(array)), np.float32) for name in names}
         wanted = self._wanted({name: result.ctypes.data for name, result in results.items()})
@@ -245,6 +248,8 @@ class Engine:
         plan's program for this batch has them; ``tasks`` is how many it has. ``images`` as for ``run``. Not while
         other threads run. Raises what ``run`` raises, and DeviceError on a GPU, whose tasks are not timed one by one.
         """
+        if not isinstance(tasks, int | np.integer) or not 0 <= tasks <= MAX_TASKS:
+            raise ArgumentError(f"tasks is {tasks!r}, not the number of a program's tasks")
         times = np.zeros(tasks, TASK_TIME)
         self._call(self._library.ie_context_trace, times.ctypes.data, len(times))
         try:
@@ -263,6 +268,13 @@ class Engine:
             status = function(self._context, *arguments)
             message = binding.text(self._library.ie_context_message(self._context)) if status else ""
         raise_for_status(status, message)
+
+    def _input(self, images: Any) -> tuple[int, np.ndarray]:
+        """The ie_format of images in host memory, and the images as the C library reads them: copied, where they must
+        be, once they are known to fit."""
+        array = _as_array(images)
+        image_format = self._check_input(str(array.dtype), array.shape)
+        return image_format, np.require(array, requirements=("C", "A"))
 
     def _wanted(self, addresses: dict[str, int]) -> Any:
         return (binding.Output * len(addresses))(
@@ -337,6 +349,10 @@ class Engine:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        """A copy would share what the C library holds, and free it twice. Raises TypeError, for deepcopy, too."""
+        raise TypeError("an Engine cannot be copied or pickled; make another from the plan")
+
     def __del__(self) -> None:
         if getattr(self, "_engine", None):
             self.close()
@@ -349,6 +365,17 @@ def _parse_device(device: str) -> tuple[str, int]:
     if kind not in binding.DEVICES or (colon and not (kind == "cuda" and number)):
         raise DeviceError(f"unknown device {device!r}; there is {', '.join(binding.DEVICES)} and cuda:N")
     return kind, int(ordinal or 0)
+
+
+def _as_path(path: str | os.PathLike[str]) -> bytes:
+    """As the system has it. Raises FileError for what cannot be one."""
+    try:
+        encoded = os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):  # half of a surrogate pair
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise FileError(f"{path!r}: not a path")
+    return encoded
 
 
 def _content(plan: object) -> bytes:
@@ -368,7 +395,7 @@ def _is_tensor(images: object) -> TypeGuard[torch.Tensor]:
 
 
 def _as_array(images: Any) -> np.ndarray:
-    """An aligned, C-contiguous array of the same memory where that is possible. Raises InputTypeError."""
+    """An array of the same memory. Raises InputTypeError."""
     if _is_tensor(images):
         try:
             images = images.detach().numpy()
@@ -379,4 +406,4 @@ def _as_array(images: Any) -> np.ndarray:
             raise InputTypeError(f"tensor of {images.dtype} on {images.device}: {error}") from None
     if not isinstance(images, np.ndarray):
         raise InputTypeError(f"images are a {type(images).__name__}; give a NumPy array or a torch tensor")
-    return np.require(images, requirements=("C", "A"))
+    return images

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -170,8 +172,8 @@ def test_outputs_larger_than_a_pixel_keep_their_image(network: Network) -> None:
         assert engine.run(images(2), outputs=["conv"])["conv"].shape == (2, 20, 8, 10)
 
 
-@pytest.mark.parametrize("outputs", [["nothing"], ["logits", "nothing"], "logits"])
-def test_unknown_outputs_are_refused(engine: Engine, outputs: list[str]) -> None:
+@pytest.mark.parametrize("outputs", [["nothing"], ["logits", "nothing"], "logits", 5, [[]]])
+def test_unknown_outputs_are_refused(engine: Engine, outputs: Any) -> None:
     with pytest.raises(errors.OutputNameError):
         engine.run(images(), outputs=outputs)
 
@@ -273,6 +275,32 @@ def test_use_after_close_is_an_error(plan: Plan) -> None:
     engine.close()
     with pytest.raises(errors.ClosedError, match="closed"):
         engine.run(images())
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_copy_would_share_what_the_library_frees(engine: Engine, make: Callable[[Engine], Any]) -> None:
+    with pytest.raises(TypeError, match="an Engine cannot be copied or pickled; make another from the plan"):
+        make(engine)
+    engine.run(images())
+
+
+def test_a_batch_is_refused_before_it_is_copied(engine: Engine) -> None:
+    with pytest.raises(errors.BatchError):  # of 960 TB, were it made contiguous
+        engine.run(np.broadcast_to(images(1), (10**12, *SHAPE)))
+
+
+@pytest.mark.parametrize("tasks", [-1, 1.5, "7", 2**40])
+def test_tasks_that_are_no_number_are_refused(engine: Engine, tasks: Any) -> None:
+    with pytest.raises(errors.ArgumentError, match="tasks is"):
+        engine.trace(images(), tasks)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+def test_names_that_are_no_paths(name: str, plan: Plan) -> None:
+    with pytest.raises(errors.FileError, match="not a path"):
+        Engine(name)
+    with pytest.raises(errors.FileError, match="not a path"):
+        Engine(plan, kernels=name)
 
 
 def test_a_forked_process_is_told_to_make_its_own(engine: Engine) -> None:
