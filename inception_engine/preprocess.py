@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from inception_engine.errors import (
     ImageDamaged,
@@ -39,6 +39,7 @@ Source = str | os.PathLike[str] | np.ndarray | Image.Image
 
 MAX_PIXELS = 100_000_000  # of a decoded image: 300 MB as RGB, more than any camera makes
 FORMATS = ("JPEG", "PNG")
+ORIENTATION, UPRIGHT = ExifTags.Base.Orientation, 1  # of EXIF
 SUFFIXES = (".jpg", ".jpeg", ".png")
 GREY_MODES = ("1", "L", "LA", "La")  # Pillow's, of 8 bits and fewer
 
@@ -52,7 +53,10 @@ def pixels(source: Source, preprocess: Preprocess, input_shape: Shape) -> np.nda
     Raises ImageError, and InputTypeError or InputShapeError for what is no image at all.
     """
     check_channels(input_shape[0])
-    picture = centre(decode(source), preprocess, input_shape, _describe(source))
+    image, what = _open(source), _describe(source)
+    # By the header: of an image of few bytes and one column, the pixels alone would take gigabytes and a minute.
+    _resized(image.size, _side(preprocess, input_shape), what)
+    picture = centre(_convert(image, what), preprocess, input_shape, what)
     return to_array(picture, preprocess.order)
 
 
@@ -88,9 +92,7 @@ def resize_shorter(image: Image.Image, side: int, what: str = "image") -> Image.
     bits. The order is written out, for Pillow 13 takes the other for some shapes. ``what``: how a message calls the
     image. Raises ImageTooLarge.
     """
-    shorter = min(image.size)
-    width, height = side * image.width // shorter, side * image.height // shorter
-    _check_size((width, height), f"{what}: after resizing")
+    width, height = _resized(image.size, side, what)
     narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
     return narrow.resize((width, height), Image.Resampling.BILINEAR)
 
@@ -104,7 +106,7 @@ def centre(
     """
     channels, height, width = input_shape
     check_channels(channels)
-    resized = resize_shorter(as_channels(image, channels), max(preprocess.resize, height, width), what)
+    resized = resize_shorter(as_channels(image, channels), _side(preprocess, input_shape), what)
     # As torchvision's CenterCrop.
     left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
     return resized.crop((left, top, left + width, top + height))
@@ -149,6 +151,19 @@ def _describe(source: Source) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else "image"
 
 
+def _side(preprocess: Preprocess, input_shape: Shape) -> int:
+    """The shorter side that an image is resized to."""
+    return max(preprocess.resize, *input_shape[1:])
+
+
+def _resized(size: tuple[int, int], side: int, what: str) -> tuple[int, int]:
+    """Width and height with ``side`` as the shorter one. Raises ImageTooLarge."""
+    shorter = min(size)
+    width, height = side * size[0] // shorter, side * size[1] // shorter
+    _check_size((width, height), f"{what}: after resizing")
+    return width, height
+
+
 def _check_size(size: tuple[int, int], what: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise ImageTooLarge(f"{what} {size[0]} x {size[1]} pixels, more than {MAX_PIXELS:,}")
@@ -157,6 +172,8 @@ def _check_size(size: tuple[int, int], what: str) -> None:
 def _open(source: Source) -> Image.Image:
     """Only the header of a file is read yet, so that its size is known before anything is allocated for it."""
     if isinstance(source, Image.Image):
+        if 0 in source.size:
+            raise InputShapeError(f"an image of {source.width} x {source.height} pixels")
         return source
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8:
@@ -183,7 +200,7 @@ def _header(file: str | os.PathLike[str] | io.BytesIO, what: str) -> Image.Image
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; _check_size refuses them
-            return Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageForeign(f"{what}: neither JPEG nor PNG") from None
     except Image.DecompressionBombError:
@@ -192,6 +209,9 @@ def _header(file: str | os.PathLike[str] | io.BytesIO, what: str) -> Image.Image
         raise ImageUnreadable(f"{what}: {error.strerror or error}") from None
     except Exception as error:  # Pillow's readers raise whatever a damaged header leads them to
         raise ImageDamaged(f"{what}: damaged: {_one_line(error)}") from None
+    if 0 in image.size:
+        raise ImageDamaged(f"{what}: damaged: it has no pixels")
+    return image
 
 
 def _convert(image: Image.Image, what: str) -> Image.Image:
@@ -200,10 +220,12 @@ def _convert(image: Image.Image, what: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd palettes and EXIF data that Pillow copes with
-            turned = ImageOps.exif_transpose(image)
-            if turned.mode.startswith("I"):  # 16 bits: Pillow's conversion cuts off at 255 instead of scaling
-                turned = Image.fromarray((np.asarray(turned) >> 8).astype(np.uint8))
-            return _as_mode(turned, "L" if turned.mode in GREY_MODES else "RGB")
+            image.load()  # before EXIF is looked at, which may lie behind the pixels
+            if image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:  # exif_transpose would copy all others
+                image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits: Pillow's conversion cuts off at 255 instead of scaling
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            return _as_mode(image, "L" if image.mode in GREY_MODES else "RGB")
     except Exception as error:  # as above: SyntaxError, struct.error, zlib.error, ...
         raise ImageDamaged(f"{what}: damaged: {_one_line(error)}") from None
 

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from inception_engine.errors import (
     InputTypeError,
 )
 from inception_engine.network import Preprocess
-from inception_engine.preprocess import MAX_PIXELS, find_images, normalise, pixels
+from inception_engine.preprocess import MAX_PIXELS, decode, find_images, normalise, pixels
 
 EXIF_ORIENTATION = 0x0112
 
@@ -180,6 +181,18 @@ def test_an_image_too_thin_to_resize_is_refused() -> None:
         pixels(image, Preprocess(), (3, 224, 224))
 
 
+def test_it_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    (tmp_path / "thin.png").write_bytes(png(1, 100_000))  # a header, and no pixels
+    with pytest.raises(ImageTooLarge, match="after resizing"):
+        pixels(tmp_path / "thin.png", Preprocess(), (3, 224, 224))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_what_needs_no_conversion_is_not_copied(mode: str) -> None:
+    image = Image.new(mode, (4, 3))
+    assert decode(image) is image
+
+
 @pytest.mark.parametrize(
     ("source", "kind"),
     [
@@ -188,9 +201,11 @@ def test_an_image_too_thin_to_resize_is_refused() -> None:
         pytest.param(np.zeros((8, 8), np.uint8), InputShapeError, id="rank"),
         pytest.param(np.zeros((8, 8, 4), np.uint8), InputShapeError, id="channels"),
         pytest.param(np.zeros((0, 8, 3), np.uint8), InputShapeError, id="empty"),
+        pytest.param(Image.new("RGB", (0, 8)), InputShapeError, id="no-columns"),
+        pytest.param(Image.new("L", (8, 0)), InputShapeError, id="no-rows"),
     ],
 )
-def test_what_is_no_image(source: np.ndarray, kind: type[Exception]) -> None:
+def test_what_is_no_image(source: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         pixels(source, Preprocess(), (3, 8, 8))
 
