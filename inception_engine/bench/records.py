@@ -49,7 +49,9 @@ class Row:
     ``includes``: the parts that a timed call is made of. ``*_ms`` of parts: medians, each waited for by itself.
     ``import_ms``, ``load_ms``, ``first_ms``: packages, from a file to ready, the first call; medians of ``starts``
     fresh processes. ``peak_mb``: the most memory of the process until its first result, MB = 10^6 bytes.
-    ``open_rate_per_s``: requests per second, the highest found whose 99th percentile holds ``open_bound_ms``.
+    ``open_rate_per_s``: requests per second, the highest confirmed whose 99th percentile holds ``open_bound_ms``, 0
+    where none that was tried does, None where it is not known; ``open_p99_ms`` there, of ``open_requests``.
+    ``open_capped``: it is the highest that was tried, so a higher one might hold it, too.
     """
 
     peer: str
@@ -93,6 +95,7 @@ class Row:
     open_rate_per_s: float | None = None
     open_p99_ms: float | None = None
     open_requests: int | None = None
+    open_capped: bool = False
 
     @classmethod
     def of(cls, case: Case, **values: Any) -> Row:

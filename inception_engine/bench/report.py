@@ -51,6 +51,12 @@ def _spread(row: Row) -> str:
     return "-" if row.spread_min is None else f"{row.spread_min:.2f}..{row.spread_max:.2f}"
 
 
+def _rate(row: Row) -> str:
+    if row.open_rate_per_s is None:
+        return "-"
+    return f"{'>= ' * row.open_capped}{row.open_rate_per_s:.1f}"
+
+
 def _status(row: Row) -> str:
     if row.status == OK and row.unstable:
         return "unstable" if row.warm else "unstable from warm-up on"
@@ -88,8 +94,9 @@ TABLE = (
     Column("load ms", _number("load_ms", ".1f")),
     Column("first ms", _number("first_ms", ".1f")),
     Column("peak MB", _number("peak_mb", ".0f")),
-    Column("rate/s", _number("open_rate_per_s", ".1f"), shown="known"),
+    Column("rate/s", _rate, shown="known"),
     Column("p99 there", _number("open_p99_ms", ".2f"), shown="known"),
+    Column("requests", _number("open_requests", "d"), shown="known"),
     _PARITY,
     _RATIO,
     Column("includes", lambda row: row.includes or "-", left=True, shown="varies"),
@@ -241,7 +248,8 @@ def _preamble(rows: Sequence[Row], environment: dict[str, Any]) -> list[str]:
     if bounds:
         bound = ", ".join(f"{bound:g}" for bound in sorted(bounds))
         lines.append(
-            f"rate: requests per second, Poisson arrivals, the highest found with p99 of at most {bound} ms"
+            f"rate: requests per second, Poisson arrivals, the highest confirmed with p99 of at most {bound} ms, by so "
+            "many requests; >=: all rates that were tried hold it, up to that of calls without a pause"
         )
     return lines
 

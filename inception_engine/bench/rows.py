@@ -72,7 +72,8 @@ def timed_row(
             open_bound_ms=loop.bound_ms,
             open_rate_per_s=held.rate,
             open_p99_ms=held.p99_ms,
-            open_requests=held.requests,
+            open_requests=None if held.rate is None else held.requests,
+            open_capped=held.capped,
         )
     peers = {name: other for name, other in timed.items() if not _ours(name) and other.error is None}
     if not peers:

@@ -106,6 +106,7 @@ def _open_loop() -> list[Check]:
         held = arrivals.search({"served": worker}, {"served": rate}, loop)["served"]
     if held.error is not None:
         raise held.error
+    assert held.rate is not None
     expected = rate - np.log(100) / (bound_ms / 1e3)
     return [Check("rate that holds a p99 bound", held.rate, float(expected), RATE_TOLERANCE)]
 

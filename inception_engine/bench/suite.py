@@ -55,7 +55,7 @@ class Suite:
     def steps(self, group: Sequence[Case]) -> int:
         """How often ``progress`` is told of a group in which all goes well."""
         method = self._method
-        opened = arrivals.STEPS if method.open_loop else 0
+        opened = arrivals.STEPS + 1 if method.open_loop else 0
         return 1 + len(group) * (method.starts + method.schedule.rounds + 1 + 1 + opened)
 
     def run(self, group: Sequence[Case]) -> list[Row]:
@@ -152,6 +152,12 @@ class Suite:
         rounds = self._method.schedule.rounds
         self.progress(f"{name}, round {turn} of {rounds}" if turn else f"{name}, warm-up")
 
+    def _rate(self, name: str, step: int) -> None:
+        steps = arrivals.STEPS
+        self.progress(
+            f"{name}, rate {step + 1} of {steps}" if step < steps else f"{name}, confirming its rate"
+        )
+
     def _parts(self, name: str, workers: Mapping[str, Worker]) -> dict[str, float]:
         """Medians in ms. A peer that fails here was timed before: its parts are not known."""
         self.progress(f"{name}, its parts")
@@ -180,7 +186,7 @@ class Suite:
             {name: statistics(timed[name]).calls_per_s or 0.0 for name in hopeful},
             loop,
             settle=lambda name: _settle(name, workers),
-            progress=lambda name, step: self.progress(f"{name}, rate {step + 1} of {arrivals.STEPS}"),
+            progress=self._rate,
         )
         return {name: found.get(name, Held()) for name in workers}
 

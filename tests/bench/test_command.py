@@ -273,6 +273,19 @@ def test_a_bound_below_the_call_is_not_searched(
     assert (slower["open_rate_per_s"], slower["open_p99_ms"], slower["open_bound_ms"]) == (0, None, 6)
 
 
+def test_the_rate_of_a_peer_that_ends_while_it_is_searched_is_not_known(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def arrivals(self: process.Worker, at_ns: list[int], limit_ns: int) -> list[int]:
+        raise process.PeerError("killed by SIGKILL")
+
+    monkeypatch.setattr(process.Worker, "arrivals", arrivals)
+    install("good")
+    status, (row,) = run(capsys, "--peers", "good", *ONE, "--open-loop", "50")
+    assert (status, row["status"]) == (1, "failed: killed by SIGKILL") and row["p50_ms"] > 0
+    assert (row["open_rate_per_s"], row["open_p99_ms"], row["open_requests"]) == (None, None, None)
+
+
 DAMAGED: dict[str, dict[str, Any]] = {
     "profile": {"profiles": [{"a": 1}]},
     "ratio without its range": {"rows": [{**asdict(OURS), "ratio_min": None}]},

@@ -123,6 +123,15 @@ def test_one_round_says_nothing_of_stability() -> None:
     assert report.table([replace(row, status="failed: x")], ENVIRONMENT).endswith("failed: x\n")
 
 
+def test_a_rate_stands_with_its_requests_and_its_cap() -> None:
+    row = replace(OURS, open_bound_ms=50.0, open_rate_per_s=9.0, open_p99_ms=40.0, open_requests=432)
+    lines = report.table([row, replace(row, open_capped=True)], ENVIRONMENT).splitlines()
+    assert "  9.0      40.00       432  " in lines[-2] and "  >= 9.0      40.00       432  " in lines[-1]
+    assert any(
+        line.startswith("rate: ") and "of at most 50 ms, by so many requests" in line for line in lines
+    )
+
+
 def test_ratios_are_over_the_best_peer_and_hold_no_time() -> None:
     text = report.ratios(ROWS, ENVIRONMENT)
     ours = next(line for line in text.splitlines() if " engine " in line)
