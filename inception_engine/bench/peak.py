@@ -10,13 +10,13 @@ from typing import Any
 from inception_engine.bench import native
 from inception_engine.bench.native import CompilerError
 
-SECONDS = 1.6  # passes of a tenth of a second, the best counts
+SECONDS = 1.6  # passes of a tenth of a second, of which the best slice counts
 FLAGS = ("-march=native", "-ffp-contract=fast")
 
 
 def measure(threads: int, folder: Path) -> dict[str, Any]:
-    """``macs_per_s`` and ``bytes_per_s`` of so many threads together, ``vector_bytes`` of a register. Raises
-    CompilerError."""
+    """``macs_per_s`` and ``bytes_per_s`` of so many threads together, which is the machine's where it has fewer cores;
+    ``vector_bytes`` of a register. Raises CompilerError."""
     program = native.build("peak", folder, FLAGS)
     try:
         done = subprocess.run(

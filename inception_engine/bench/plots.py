@@ -102,23 +102,31 @@ def _layers(profile: dict[str, Any], title: str) -> Any:
 
 
 def _roofline(profile: dict[str, Any], title: str) -> Any:
-    """Multiply-adds per byte against multiply-adds per second: each layer below what the machine can do at most."""
+    """Executed multiply-adds per byte against those per second: each layer below what the machine can do at most.
+    Nominal ones would stand above it where Winograd's algorithm needs fewer."""
     import numpy as np
 
     figure, axes = _axes(title)
     peak = profile["peak"]
-    points = [layer for layer in profile["layers"] if layer["macs_per_byte"] and layer["macs_per_s"]]
-    intensities = [layer["macs_per_byte"] for layer in points] or [1.0]
-    roof = np.geomspace(min(intensities) / 2, max(intensities) * 2, 100)
+    points = [layer for layer in profile["layers"] if layer["executed"] and layer["ms"]]
+    intensities = [layer["executed"] / layer["bytes"] for layer in points]
+    rates = [layer["executed"] / layer["ms"] * 1e3 / 1e9 for layer in points]
+    around = intensities or [1.0]
+    roof = np.geomspace(min(around) / 2, max(around) * 2, 100)
     bound = np.minimum(peak["macs_per_s"], roof * peak["bytes_per_s"])
     axes.plot(roof, bound / 1e9, color="black", label="measured peak and memory rate")
-    sizes = [10 + 400 * layer["share"] for layer in points]
     axes.scatter(
-        intensities, [layer["macs_per_s"] / 1e9 for layer in points], s=sizes, alpha=0.6, label="layers"
+        intensities, rates, s=[10 + 400 * layer["share"] for layer in points], alpha=0.6, label="layers"
     )
-    for layer in sorted(points, key=lambda layer: -layer["share"])[:6]:
-        axes.annotate(layer["name"], (layer["macs_per_byte"], layer["macs_per_s"] / 1e9), fontsize=7)
-    axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte moved", ylabel="G multiply-adds/s")
+    longest = sorted(zip(points, intensities, rates, strict=True), key=lambda point: -point[0]["share"])
+    for layer, intensity, rate in longest[:6]:
+        axes.annotate(layer["name"], (intensity, rate), fontsize=7)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="executed multiply-adds per byte moved",
+        ylabel="G executed multiply-adds/s",
+    )
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend(fontsize=8)
     return figure

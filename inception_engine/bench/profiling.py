@@ -9,8 +9,9 @@ profile is a document for JSON:
 in tasks, and in waits for others' tasks; ``peak``: ``macs_per_s`` and ``bytes_per_s`` of all workers, ``source`` in
 words; or None, and ``no_peak`` says why; ``layers``: ``name``, ``module``, ``tasks``, ``share`` of the time of all
 tasks, ``ms`` as if all workers had shared it, ``nominal`` and ``executed`` multiply-adds and ``bytes`` of the batch,
-``macs_per_byte``, ``macs_per_s`` and, of the peak, ``of_peak`` and ``of_memory`` (None without a peak); ``slowest``:
-the tasks that took longest.
+``macs_per_byte`` and ``macs_per_s`` of executed ones, and ``of_peak`` of these, ``nominal_of_peak`` and ``of_memory``
+(None without a peak); ``slowest``: the tasks that took longest. In older documents ``macs_per_byte``, ``macs_per_s``
+and ``of_peak`` are of nominal multiply-adds: what is printed and drawn is made of ``executed``, ``bytes`` and ``ms``.
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ def _layers(
         own = op == number
         spent = float(seconds[own].sum())
         nominal = int(record["nominal_macs"]) * batch
+        executed = executed_macs(program, record) * batch
         moved = traffic(program, record, batch).total
         # As if all workers had shared the layer evenly, which is what the peak is of.
         shared = spent / workers
@@ -146,11 +148,12 @@ def _layers(
                 "share": spent / total if total else 0.0,
                 "ms": shared * 1e3,
                 "nominal": nominal,
-                "executed": executed_macs(program, record) * batch,
+                "executed": executed,
                 "bytes": moved,
-                "macs_per_byte": nominal / moved,
-                "macs_per_s": nominal / shared if shared else None,
-                "of_peak": _share(nominal, shared, limits, "macs_per_s"),
+                "macs_per_byte": executed / moved,
+                "macs_per_s": executed / shared if shared else None,
+                "of_peak": _share(executed, shared, limits, "macs_per_s"),
+                "nominal_of_peak": _share(nominal, shared, limits, "macs_per_s"),
                 "of_memory": _share(moved, shared, limits, "bytes_per_s"),
             }
         )
@@ -215,7 +218,10 @@ def render(found: dict[str, Any]) -> str:
         f"time and wait for others' for {found['waiting']:.0%}",
         machine,
         "",
-        *_table(found["layers"]),
+        *_table(found["layers"], limits),
+        "",
+        "of peak: executed multiply-adds, the share of the machine that is used; nominal: those of the layer over the "
+        "same peak, more where Winograd's algorithm needs fewer",
         "",
         "slowest tasks: "
         + ", ".join(
@@ -226,9 +232,9 @@ def render(found: dict[str, Any]) -> str:
     return "".join(f"{printable_line(line)}\n" for line in lines)
 
 
-def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
-    """Shares of the peak are of nominal multiply-adds; executed over nominal is above 1 by padding, and
-    below it where Winograd's algorithm needs fewer."""
+def _table(layers: Sequence[dict[str, Any]], limits: dict[str, Any] | None) -> list[str]:
+    """Executed over nominal multiply-adds is above 1 by padding, and below it where Winograd's algorithm needs
+    fewer."""
     wide = max(len("layer"), *(len(layer["name"]) for layer in layers))
 
     def percent(value: float | None) -> str:
@@ -236,13 +242,17 @@ def _table(layers: Sequence[dict[str, Any]]) -> list[str]:
 
     lines = [
         f"{'layer':<{wide}}{'tasks':>7}{'share':>8}{'ms':>9}{'nominal M':>11}{'executed':>10}{'moved MB':>10}"
-        f"{'of peak':>9}{'of memory':>11}"
+        f"{'of peak':>9}{'nominal':>9}{'of memory':>11}"
     ]
     for layer in layers:
         executed = f"{layer['executed'] / layer['nominal']:.2f}" if layer["nominal"] else "-"
+        used, nominal = (
+            _share(layer[which], layer["ms"] / 1e3, limits, "macs_per_s") if layer["nominal"] else None
+            for which in ("executed", "nominal")
+        )
         lines.append(
             f"{layer['name']:<{wide}}{layer['tasks']:>7}{percent(layer['share']):>8}{layer['ms']:>9.3f}"
             f"{layer['nominal'] / 1e6:>11.2f}{executed:>10}{layer['bytes'] / 1e6:>10.2f}"
-            f"{percent(layer['of_peak'] if layer['nominal'] else None):>9}{percent(layer['of_memory']):>11}"
+            f"{percent(used):>9}{percent(nominal):>9}{percent(layer['of_memory']):>11}"
         )
     return lines

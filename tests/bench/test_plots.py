@@ -20,8 +20,8 @@ PROFILE = {
     "threads": 2,
     "peak": {"macs_per_s": 1e11, "bytes_per_s": 2e10},
     "layers": [
-        {"name": "conv1", "share": 0.7, "macs_per_byte": 20.0, "macs_per_s": 5e10},
-        {"name": "pool1", "share": 0.3, "macs_per_byte": 0.0, "macs_per_s": 0.0},
+        {"name": "conv1", "share": 0.7, "executed": 1e8, "bytes": 5e6, "ms": 2.0},
+        {"name": "pool1", "share": 0.3, "executed": 0, "bytes": 1e6, "ms": 0.5},
     ],
 }
 
@@ -38,6 +38,14 @@ def test_pictures_of_rows_and_profiles(tmp_path: Path) -> None:
     for path in written:
         pixels = Image.open(path).convert("L")
         assert pixels.width > 300 and min(pixels.tobytes()) < 100  # something dark on it
+
+
+def test_the_roofline_is_of_executed_multiply_adds() -> None:
+    layer = {"name": "conv2", "share": 1.0, "nominal": 4e8, "executed": 1e8, "bytes": 5e6, "ms": 2.0}
+    figure = plots._roofline({**PROFILE, "layers": [layer]}, "title")
+    (points,) = figure.axes[0].collections
+    assert points.get_offsets().tolist() == [[20.0, 50.0]]  # nominal ones would be twice the peak
+    plots._close()
 
 
 def test_what_a_record_says_is_no_path(tmp_path: Path) -> None:

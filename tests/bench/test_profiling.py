@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,28 @@ def test_shares_of_the_peak_follow_from_times_and_the_peak(profile: dict[str, An
     )
     conv = next(layer for layer in profile["layers"] if layer["name"] == "conv2 + norm2")
     seconds = conv["ms"] / 1e3
-    assert conv["of_peak"] == pytest.approx(conv["nominal"] / seconds / limits["macs_per_s"])
+    assert conv["executed"] != conv["nominal"]
+    assert conv["of_peak"] == pytest.approx(conv["executed"] / seconds / limits["macs_per_s"])
+    assert conv["nominal_of_peak"] == pytest.approx(conv["nominal"] / seconds / limits["macs_per_s"])
     assert conv["of_memory"] == pytest.approx(conv["bytes"] / seconds / limits["bytes_per_s"])
-    assert conv["macs_per_byte"] == pytest.approx(conv["nominal"] / conv["bytes"])
+    assert conv["macs_per_byte"] == pytest.approx(conv["executed"] / conv["bytes"])
     text = profiling.render(profile)
     line = next(line for line in text.splitlines() if line.startswith("conv2 "))
-    assert f"{conv['of_peak']:.1%}" in line and "measured in this run" in text
+    assert f" {conv['of_peak']:.1%} " in line and f" {conv['nominal_of_peak']:.1%} " in line
+    assert "measured in this run" in text
+
+
+def test_a_document_whose_shares_were_nominal_is_printed_by_executed_ones(profile: dict[str, Any]) -> None:
+    old = json.loads(json.dumps(profile))
+    for layer in old["layers"]:
+        layer["of_peak"] = layer.pop("nominal_of_peak")
+    assert profiling.render(old) == profiling.render(profile)
+
+
+def test_more_threads_than_cores_are_no_larger_machine(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    one, many = (peak.measure(threads, tmp_path)["macs_per_s"] for threads in (1, 8 * cores))
+    assert many < 2 * cores * one
 
 
 def test_the_trace_has_every_task_once(profile: dict[str, Any], tmp_path: Path) -> None:
