@@ -222,11 +222,10 @@ def test_what_cannot_be_compiled_is_said(arguments: dict[str, object], message: 
         ie.compile(network, **arguments)  # type: ignore[arg-type]
 
 
-def test_a_launch_per_module(googlenet: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_per_module(googlenet: Network) -> None:
     """Launches order what they hold, so nothing waits across them and memory is reused without a JOIN."""
     target = dataclasses.replace(targets.CPU, launch=LaunchMode.MODULE, delay=0)
-    monkeypatch.setitem(targets.TARGETS, "cpu", target)
-    program = proven(ie.compile(googlenet))
+    program = proven(ie.compile(googlenet, targets=(target,)))
     modules = [program.text(launch) for launch in program.launches if launch["mode"] == LaunchMode.MODULE]
     assert modules == ["3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"]
     between = [program.text(launch) for launch in program.launches if launch["mode"] == LaunchMode.LAYER]
@@ -237,7 +236,7 @@ def test_a_launch_per_module(googlenet: Network, monkeypatch: pytest.MonkeyPatch
     kept = sum(int(program.buffers[b]["rows"]) * int(program.buffers[b]["pitch"]) * 4 for b in stem)
     assert program.header["arena_bytes"] <= 1.05 * kept < program.header["activation_bytes"]
     for seed in range(40):
-        proven(ie.compile(random_network(np.random.default_rng(seed)), max_batch=3))
+        proven(ie.compile(random_network(np.random.default_rng(seed)), targets=(target,), max_batch=3))
 
 
 def test_an_output_with_padding_inside_is_refused() -> None:
