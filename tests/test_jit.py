@@ -21,7 +21,7 @@ import torch
 from inception_engine import reference
 from inception_engine.compiler import compile
 from inception_engine.compiler.plan import Plan
-from inception_engine.compiler.targets import CUDA, TARGETS
+from inception_engine.compiler.targets import CUDA
 from inception_engine.errors import (
     BatchError,
     DeviceError,
@@ -170,20 +170,18 @@ def test_pixels(network: Network, plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("tile", [(16, 32), (128, 16)])
-def test_tiles_without_a_tuned_variant(
-    network: Network, monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int]
-) -> None:
+def test_tiles_without_a_tuned_variant(network: Network, tile: tuple[int, int]) -> None:
     rows, columns = tile
-    monkeypatch.setitem(TARGETS, "cuda", dataclasses.replace(CUDA, tile_pixels=rows, tile_columns=columns))
-    other = compile(network, targets=("cuda",), max_batch=5, keep_all=True).to_bytes()
+    target = dataclasses.replace(CUDA, tile_pixels=rows, tile_columns=columns)
+    other = compile(network, targets=(target,), max_batch=5, keep_all=True).to_bytes()
     names = [layer.name for layer in network.layers]
     results = submit(execute, other, images(), names).result()
     assert violations(results, reference.run(network, images(), keep="all"), "fc") == []
 
 
-def test_tiles_that_no_kernel_has(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TARGETS, "cuda", dataclasses.replace(CUDA, tile_pixels=40, shorter=()))
-    other = compile(network, targets=("cuda",), max_batch=5).to_bytes()
+def test_tiles_that_no_kernel_has(network: Network) -> None:
+    target = dataclasses.replace(CUDA, tile_pixels=40, shorter=())
+    other = compile(network, targets=(target,), max_batch=5).to_bytes()
     with pytest.raises(NoProgramError, match=r"launch .*: no kernel has tiles of 40 x"):
         submit(run, other, []).result()
 
