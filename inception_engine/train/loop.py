@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ def train(config: Config, world: World, *, resume: bool = False) -> Result:
     for name in ("matplotlib", *(["tensorboard"] if config.tensorboard else [])):
         packages.load(name)  # now, and not when hours of work are done
     output = Output(Path(config.output))
+    if not _is_text(config.output):  # neither safetensors nor TensorBoard opens it
+        raise ConfigError(
+            f"output is {config.output!r}, and no checkpoint is read from a name that is not text"
+        )
     with contextlib.ExitStack() as stack:
         stack.callback(output.release)
         saved = world.from_first(output.find(resume) if world.first else None)
@@ -321,7 +326,8 @@ class _Training:
             metadata={
                 "spec": repr(model.spec),
                 "weights": "trained by inception train",
-                "data": Path(self.config.data).name,
+                # A folder's name may be the system's own, and a file holds text alone.
+                "data": os.fsencode(Path(self.config.data).name).decode(errors="replace"),
                 "seed": str(self.config.seed),
                 "epochs": str(self.config.epochs),
                 "average": self.config.average if average is not None else "none",
@@ -332,6 +338,15 @@ class _Training:
         if self.world.first:
             network.save(path)
         return Result(network=network, path=path, scores=scores, last=last)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is more than bytes that the system takes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -162,6 +162,19 @@ def test_what_it_leaves(configured, capsys: pytest.CaptureFixture[str]) -> None:
     assert "epoch 4, average: loss" in capsys.readouterr().out
 
 
+def test_folders_whose_names_are_not_text(images: Path, configured, tmp_path: Path) -> None:
+    data = os.fsdecode(os.fsencode(tmp_path) + b"/ph\xff")
+    os.symlink(images, data)
+    config = configured(data=data, epochs=1)
+    other = dataclasses.replace(config, output=os.fsdecode(os.fsencode(tmp_path) + b"/o\xff"))
+    with pytest.raises(ConfigError, match="not text"):
+        train(other, ALONE)
+    assert not Path(other.output).exists()
+    for resume in (False, True):
+        result = train(config, ALONE, resume=resume)
+        assert Network.load(result.path).metadata["data"] == "ph\ufffd"
+
+
 def test_it_fine_tunes_with_frozen_layers(configured, tmp_path: Path) -> None:
     """From a checkpoint, to a class fewer; what is frozen keeps its bits, batch norm's statistics too."""
     first = configured(output=str(tmp_path / "first"), epochs=1)
