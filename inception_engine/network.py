@@ -15,8 +15,8 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from inception_engine.files import write_atomically
 Shape = tuple[int, int, int]
 Pads = tuple[int, int, int, int]
 Pair = tuple[int, int]
+# No plan holds more ops (runtime/proof/limits.h), and what walks a network may take the square of its layers.
+MAX_LAYERS = 1024
+MAX_CHANNELS = 1 << 20  # layers of a few bytes double them, and each may cost a piece of a layout
+MAX_ELEMENTS = 1 << 31  # of a layer's output per image: 8 GiB
 INPUT = "input"  # the name by which layers refer to the image
 
 
@@ -117,8 +121,12 @@ class Preprocess:
 
     def constants(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, float32 (channels,). One value serves all channels. Raises NetworkError."""
-        values = [np.asarray(value, np.float32) for value in (self.mean, self.std)]
-        if any(len(value) not in (1, channels) for value in values):
+        try:
+            with np.errstate(over="ignore"):  # infinity is refused below
+                values = [np.asarray(value, np.float64).astype(np.float32) for value in (self.mean, self.std)]
+        except (OverflowError, TypeError, ValueError):
+            raise NetworkError("preprocessing: a mean or deviation is not a number") from None
+        if any(value.shape not in ((1,), (channels,)) for value in values):
             raise NetworkError(f"preprocessing has {len(self.mean)} means and {len(self.std)} deviations "
                                f"for {channels} channels")  # fmt: skip
         mean, std = (np.broadcast_to(value, channels).copy() for value in values)
@@ -151,11 +159,17 @@ class Network:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise NetworkError(f"input shape {self.input_shape} is not (channels, height, width)")
         self.preprocess.constants(self.input_shape[0])
+        if self.preprocess.order not in ("RGB", "BGR") or self.preprocess.resize < 1:
+            raise NetworkError(f"preprocessing: channel order {self.preprocess.order!r}, "
+                               f"resize to {self.preprocess.resize}")  # fmt: skip
         for text in (self.name, *self.labels, *self.metadata, *self.metadata.values()):
             try:
                 text.encode()
             except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
                 raise NetworkError(f"{text!r} is not text") from None
+        if len(self.layers) > MAX_LAYERS:
+            raise NetworkError(f"{len(self.layers)} layers, more than {MAX_LAYERS}")
+        _check_size("the input", self.input_shape)
         shapes = {INPUT: self.input_shape}
         for layer in self.layers:
             if layer.name in shapes:
@@ -170,6 +184,7 @@ class Network:
                 shapes[layer.name] = _output_shape(layer, [shapes[name] for name in layer.inputs])
             except NetworkError as error:
                 raise NetworkError(f"layer {layer.name}: {error}") from None
+            _check_size(f"layer {layer.name}", shapes[layer.name])
         if self.logits not in shapes or self.logits == INPUT:
             raise NetworkError(f"logits {self.logits}: there is no such layer")
         classes = shapes[self.logits][0]
@@ -247,27 +262,76 @@ _LAYERS: dict[str, type[Layer]] = {
 }
 
 
-def _from_graph(graph: dict[str, Any], tensors: dict[str, np.ndarray]) -> Network:
+_LARGEST_INT = (1 << 31) - 1  # plans have room for no larger sizes
+_LARGEST = float(np.finfo(np.float32).max)
+_types = cache(get_type_hints)  # of a dataclass's fields
+_ARRAYS = ("weight", "bias")  # fields that are tensors of the file
+
+
+def _from_graph(graph: Any, tensors: dict[str, np.ndarray]) -> Network:
+    """Raises NetworkError, also for a value of another type than its field's, and KeyError for one that is missing."""
+    _check_type("the description", graph, dict)
     layers = []
-    for entry in graph["layers"]:
-        kind = _LAYERS[entry.pop("type")]
-        fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in entry.items()}
-        for name in ("weight", "bias"):
-            if issubclass(kind, Conv | Linear):
-                fields[name] = tensors[f"{fields['name']}.{name}"]
+    for number, entry in enumerate(_given("layers", graph["layers"], list), 1):
+        _check_type(f"layer {number}", entry, dict)
+        where = f"layer {entry.get('name', number)}"
+        kind = _LAYERS.get(_given(f"{where}: type", entry.pop("type"), str))
+        if kind is None:
+            raise NetworkError(f"{where}: unknown kind")
+        fields = _fields(kind, entry, f"{where}: ")
+        if issubclass(kind, Conv | Linear):
+            fields |= {name: tensors[f"{fields['name']}.{name}"] for name in _ARRAYS}
         layers.append(kind(**fields))
-    preprocess: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in graph["preprocess"].items()
-    }
+    own = {name: graph[name] for name in ("name", "input_shape", "logits", "labels", "metadata")}
     return Network(
-        name=graph["name"],
-        input_shape=tuple(graph["input_shape"]),
         layers=tuple(layers),
-        logits=graph["logits"],
-        labels=tuple(graph["labels"]),
-        preprocess=Preprocess(**preprocess),
-        metadata=graph["metadata"],
+        preprocess=Preprocess(**_fields(Preprocess, graph["preprocess"], "preprocess: ")),
+        **_fields(Network, own, ""),
     )
+
+
+def _fields(kind: type, document: Any, where: str) -> dict[str, Any]:
+    """The fields of a dataclass as a file gives them, lists as tuples. Raises NetworkError for those of other types."""
+    types = _types(kind)
+    fields = {}
+    for name, value in _given(where, document, dict).items():
+        if name not in types or name in _ARRAYS:
+            raise NetworkError(f"{where}there is no {name}")
+        fields[name] = _given(f"{where}{name}", value, types[name])
+    return fields
+
+
+def _given(what: str, value: Any, kind: Any) -> Any:
+    """A value of JSON as one of this type: a tuple, if it is to be one. Raises NetworkError."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        _check_type(what, value, list)
+        if parts[-1] is not Ellipsis and len(value) != len(parts):
+            raise NetworkError(f"{what}: {len(value)} values, not {len(parts)}")
+        return tuple(_given(what, part, parts[0]) for part in value)
+    _check_type(what, value, dict if origin is Mapping else kind)
+    for part in value.values() if origin is Mapping else ():
+        _check_type(what, part, parts[1])
+    return value
+
+
+def _check_type(what: str, value: Any, kind: type) -> None:
+    allowed = (int, float) if kind is float else kind
+    good = isinstance(value, allowed) and (kind is bool or not isinstance(value, bool))
+    if good and isinstance(value, int | float):
+        good = abs(value) <= (_LARGEST if kind is float else _LARGEST_INT)  # and no NaN
+    if not good:
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list"}
+        raise NetworkError(f"{what} is not {words.get(kind, 'an object')} that a network may have")
+
+
+def _check_size(what: str, shape: Shape) -> None:
+    """Raises NetworkError."""
+    channels, height, width = shape
+    if channels > MAX_CHANNELS:
+        raise NetworkError(f"{what}: {channels} channels, more than {MAX_CHANNELS:,}")
+    if channels * height * width > MAX_ELEMENTS:
+        raise NetworkError(f"{what}: {channels} x {height} x {width} numbers, more than {MAX_ELEMENTS:,}")
 
 
 def _output_shape(layer: Layer, inputs: list[Shape]) -> Shape:

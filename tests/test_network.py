@@ -124,6 +124,11 @@ def test_concatenation() -> None:
     assert net.shapes()["ab"] == (10, 6, 7)
 
 
+def doubled(index: int, times: int = 2) -> Concat:
+    """One of a chain of concatenations."""
+    return Concat(name=str(index), inputs=(str(index - 1) if index else "input",) * times)
+
+
 IMPOSSIBLE = {
     "name taken": lambda: network(conv(), conv()),
     "input is a name": lambda: network(conv("input")),
@@ -155,6 +160,13 @@ IMPOSSIBLE = {
     "labels": lambda: network(conv(), labels=("cat", "dog")),
     "input shape": lambda: network(conv(), input_shape=(3, 0, 9)),
     "mean of other channels": lambda: network(conv(), preprocess=Preprocess(mean=(1.0, 2.0), std=(1.0,))),
+    "mean that is no number": lambda: network(conv(), preprocess=Preprocess(mean=("a", "b", "c"))),  # type: ignore
+    "mean beyond float64": lambda: network(conv(), preprocess=Preprocess(mean=(10**400,))),
+    "mean beyond float32": lambda: network(conv(), preprocess=Preprocess(mean=(1e300,))),
+    "channels without end": lambda: network(*(doubled(i) for i in range(40))),
+    "more numbers than memory": lambda: network(conv(pads=(2**20, 2**20, 0, 0))),
+    "an input larger than memory": lambda: network(conv(), input_shape=(3, 2**16, 2**16)),
+    "more layers than a plan holds": lambda: network(*(doubled(i, 1) for i in range(1025))),
     "deviation of zero": lambda: network(conv(), preprocess=Preprocess(std=(1.0, 0.0, 1.0))),
 }
 
@@ -230,6 +242,51 @@ def test_files_that_are_no_networks(tmp_path) -> None:
         lambda graph: graph.update(input_shape=[3]),
         lambda graph: graph.update(input_shape=7),
         lambda graph: graph.update(preprocess={"mean": "grey"}),
+        lambda graph: graph["layers"][0].update(stride=[1]),
+        lambda graph: graph["layers"][0].update(stride=5),
+        lambda graph: graph["layers"][0].update(stride=[1.5, 1]),
+        lambda graph: graph["layers"][0].update(stride=[True, True]),
+        lambda graph: graph["layers"][0].update(stride=[10**10, 1]),
+        lambda graph: graph["layers"][0].update(pads=[1]),
+        lambda graph: graph["layers"][0].update(pads=None),
+        lambda graph: graph["layers"][0].update(relu="x"),
+        lambda graph: graph["layers"][0].update(module=5),
+        lambda graph: graph["layers"][0].update(inputs="input"),
+        lambda graph: graph["layers"][0].update(name=5),
+        lambda graph: graph["layers"][0].update(type=[]),
+        lambda graph: graph["layers"][0].update(weight=[1]),
+        lambda graph: graph["layers"].append(5),
+        lambda graph: graph["layers"].append(
+            {
+                "type": "AveragePool",
+                "name": "a",
+                "inputs": ["conv"],
+                "kernel": [1, 1],
+                "stride": [1, 1],
+                "count_include_pad": "x",
+            }
+        ),
+        lambda graph: graph["layers"].append({"type": "LRN", "name": "a", "inputs": ["conv"], "size": 5.5}),
+        lambda graph: graph["layers"].append({"type": "LRN", "name": "a", "inputs": ["conv"], "k": 1e300}),
+        lambda graph: graph["layers"].append({"type": "LRN", "name": "a", "inputs": ["conv"], "k": 10**400}),
+        lambda graph: graph["layers"].append(
+            {"type": "LRN", "name": "a", "inputs": ["conv"], "k": float("nan")}
+        ),
+        lambda graph: graph.update(input_shape=[3, 8.0, 9]),
+        lambda graph: graph.update(name=5),
+        lambda graph: graph.update(labels="abcd"),
+        lambda graph: graph.update(labels=[1, 2, 3, 4]),
+        lambda graph: graph.update(metadata=None),
+        lambda graph: graph.update(metadata={"epochs": 5}),
+        lambda graph: graph.update(logits=[]),
+        lambda graph: graph["preprocess"].update(mean=[10**400]),
+        lambda graph: graph["preprocess"].update(mean=[1e300]),
+        lambda graph: graph["preprocess"].update(mean=5),
+        lambda graph: graph["preprocess"].update(resize=None),
+        lambda graph: graph["preprocess"].update(resize="a"),
+        lambda graph: graph["preprocess"].update(resize=0),
+        lambda graph: graph["preprocess"].update(order="XYZ"),
+        lambda graph: graph["preprocess"].update(order=5),
     ],
 )
 def test_damaged_descriptions(damage, tmp_path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inception_engine.compiler.errors import CompileError
 from inception_engine.compiler.ops import Buffer, View
 from inception_engine.compiler.plan import PANEL
 from inception_engine.compiler.targets import Target
@@ -46,8 +47,11 @@ class Layout:
 
 
 def lay_out(network: Network, target: Target, layers: Sequence[Layer]) -> Layout:
-    """Give each of ``layers``, those of the network that are needed, its place."""
-    return _LayingOut(network, target, layers).run()
+    """Give each of ``layers``, those of the network that are needed, its place. Raises CompileError."""
+    try:
+        return _LayingOut(network, target, layers).run()
+    except RecursionError:
+        raise CompileError("concatenations in concatenations, too deep") from None
 
 
 class _LayingOut:

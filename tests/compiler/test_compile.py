@@ -13,7 +13,7 @@ import inception_engine as ie
 from inception_engine.binding import check_plan
 from inception_engine.compiler import CompileError, targets
 from inception_engine.compiler.plan import NONE, LaunchMode, OpFlag, OpKind, Plan, Program
-from inception_engine.network import INPUT, Concat, Conv, Network
+from inception_engine.network import INPUT, Concat, Conv, Network, NetworkError
 from tests.random_networks import random_network
 
 VARIANTS = ("lrn", "none")
@@ -249,11 +249,19 @@ def test_an_output_with_padding_inside_is_refused() -> None:
 
 @pytest.mark.parametrize(("size", "batch"), [(100_000, 1), (30_000, 1), (2_000, 4096)])
 def test_what_no_program_can_hold_is_refused_before_the_work(size: int, batch: int) -> None:
-    network = Network(
-        name="large", input_shape=(3, size, size), layers=(conv("a", INPUT, (3, 64)),), logits="a"
-    )
-    with pytest.raises(CompileError, match=r"too large|smaller batch"):
-        ie.compile(network, max_batch=batch)
+    layer = conv("a", INPUT, (3, 64))
+    with pytest.raises((CompileError, NetworkError), match=r"numbers, more than|too large|smaller batch"):
+        ie.compile(
+            Network(name="large", input_shape=(3, size, size), layers=(layer,), logits="a"), max_batch=batch
+        )
+
+
+def test_concatenations_that_are_nested_without_end_are_refused() -> None:
+    layers = [Concat(name="0", inputs=(INPUT,))]
+    layers += [Concat(name=str(i), inputs=(str(i - 1),)) for i in range(1, 1024)]
+    network = Network(name="nested", input_shape=(3, 1, 1), layers=tuple(layers), logits="1023")
+    with pytest.raises(CompileError, match="too deep"):
+        ie.compile(network)
 
 
 def test_only_networks_are_compiled() -> None:

@@ -243,6 +243,10 @@ NODES: dict[str, tuple[list[onnx.NodeProto], str]] = {
     "mean of channels": ([node("ReduceMean", ["image"], "m", axes=[1])], r"attribute axes = \[1\] is not supported"),
     "reshape": ([node("Reshape", ["image", "shape"], "r")], r"reshapes \(batch, 3, 8, 8\) to \[0, 5, -1\]"),
     "concat": ([node("Concat", ["image", "image"], "c", axis=2)], "attribute axis = 2 is not supported"),
+    "concat of the image without end": (
+        [node("Concat", [f"c{i - 1}" if i else "image"] * 2, f"c{i}", axis=1) for i in range(40)],
+        "concatenates the image to more than 1,048,576 channels",
+    ),
     "concat of sizes": ([conv(), node("Relu", ["image"], "r"), node("Concat", ["conv", "r"], "c", axis=1)],
                         "different sizes or ranks: 4 x 6 x 6, 3 x 8 x 8"),
     "row": ([conv(), node("Mul", ["conv", "row"], "m")], r"constant of shape \(6,\) is not one value for each of 4"),

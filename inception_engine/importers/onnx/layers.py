@@ -15,6 +15,7 @@ from inception_engine.importers.onnx.graph import Node
 from inception_engine.importers.onnx.windows import output_size, sum_pads, window_of
 from inception_engine.network import (
     LRN,
+    MAX_CHANNELS,
     AveragePool,
     Concat,
     Conv,
@@ -190,6 +191,8 @@ def _concat(t: Translation, node: Node) -> Value:
         last = fronts[0].channels_last
         if axis % 4 != (3 if last else 1) or any(f.single or f.channels_last != last for f in fronts):
             raise node.unsupported("axis", axis, "channels are concatenated")
+        if sum(f.channels for f in fronts) > MAX_CHANNELS:  # which nodes of a few bytes double
+            raise node.failed(f"concatenates the image to more than {MAX_CHANNELS:,} channels")
         return Front(
             tuple(c for f in fronts for c in f.source),
             tuple(c for f in fronts for c in f.scale),
