@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -119,6 +119,14 @@ class Preprocess:
         """Where nothing else is said: ImageNet's mean and deviation, or to -1..1 if there are not three channels."""
         return cls() if channels == 3 else cls(mean=(127.5,), std=(127.5,))
 
+    def check(self, channels: int) -> None:
+        """Raises NetworkError where no image of so many channels can be treated so."""
+        self.constants(channels)
+        if self.order not in ("RGB", "BGR"):
+            raise NetworkError(f"preprocessing: channel order {self.order!r}")
+        if not isinstance(self.resize, int | np.integer) or self.resize < 1:
+            raise NetworkError(f"preprocessing: resize to {self.resize!r}")
+
     def constants(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, float32 (channels,). One value serves all channels. Raises NetworkError."""
         try:
@@ -158,10 +166,7 @@ class Network:
     def _shapes(self) -> dict[str, Shape]:
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise NetworkError(f"input shape {self.input_shape} is not (channels, height, width)")
-        self.preprocess.constants(self.input_shape[0])
-        if self.preprocess.order not in ("RGB", "BGR") or self.preprocess.resize < 1:
-            raise NetworkError(f"preprocessing: channel order {self.preprocess.order!r}, "
-                               f"resize to {self.preprocess.resize}")  # fmt: skip
+        self.preprocess.check(self.input_shape[0])
         for text in (self.name, *self.labels, *self.metadata, *self.metadata.values()):
             try:
                 text.encode()
@@ -272,43 +277,47 @@ def _from_graph(graph: Any, tensors: dict[str, np.ndarray]) -> Network:
     """Raises NetworkError, also for a value of another type than its field's, and KeyError for one that is missing."""
     _check_type("the description", graph, dict)
     layers = []
-    for number, entry in enumerate(_given("layers", graph["layers"], list), 1):
+    for number, entry in enumerate(typed("layers", graph["layers"], list), 1):
         _check_type(f"layer {number}", entry, dict)
         where = f"layer {entry.get('name', number)}"
-        kind = _LAYERS.get(_given(f"{where}: type", entry.pop("type"), str))
+        kind = _LAYERS.get(typed(f"{where}: type", entry.pop("type"), str))
         if kind is None:
             raise NetworkError(f"{where}: unknown kind")
-        fields = _fields(kind, entry, f"{where}: ")
+        fields = typed_fields(kind, entry, f"{where}: ")
         if issubclass(kind, Conv | Linear):
             fields |= {name: tensors[f"{fields['name']}.{name}"] for name in _ARRAYS}
         layers.append(kind(**fields))
     own = {name: graph[name] for name in ("name", "input_shape", "logits", "labels", "metadata")}
     return Network(
         layers=tuple(layers),
-        preprocess=Preprocess(**_fields(Preprocess, graph["preprocess"], "preprocess: ")),
-        **_fields(Network, own, ""),
+        preprocess=Preprocess(**typed_fields(Preprocess, graph["preprocess"], "preprocess: ")),
+        **typed_fields(Network, own, ""),
     )
 
 
-def _fields(kind: type, document: Any, where: str) -> dict[str, Any]:
+def typed_fields(kind: type, document: Any, where: str) -> dict[str, Any]:
     """The fields of a dataclass as a file gives them, lists as tuples. Raises NetworkError for those of other types."""
     types = _types(kind)
     fields = {}
-    for name, value in _given(where, document, dict).items():
+    for name, value in typed(where, document, dict).items():
         if name not in types or name in _ARRAYS:
             raise NetworkError(f"{where}there is no {name}")
-        fields[name] = _given(f"{where}{name}", value, types[name])
+        fields[name] = typed(f"{where}{name}", value, types[name])
     return fields
 
 
-def _given(what: str, value: Any, kind: Any) -> Any:
+def typed(what: str, value: Any, kind: Any) -> Any:
     """A value of JSON as one of this type: a tuple, if it is to be one. Raises NetworkError."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is tuple:
         _check_type(what, value, list)
         if parts[-1] is not Ellipsis and len(value) != len(parts):
             raise NetworkError(f"{what}: {len(value)} values, not {len(parts)}")
-        return tuple(_given(what, part, parts[0]) for part in value)
+        return tuple(typed(what, part, parts[0]) for part in value)
+    if origin is Literal:
+        if value not in parts:
+            raise NetworkError(f"{what} is not one of {', '.join(map(str, parts))}")
+        return value
     _check_type(what, value, dict if origin is Mapping else kind)
     for part in value.values() if origin is Mapping else ():
         _check_type(what, part, parts[1])

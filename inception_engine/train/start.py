@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from inception_engine.importers.formats import import_file
 from inception_engine.importers.imported import Options
 from inception_engine.model import Convolution, GoogLeNet, ModelError
-from inception_engine.network import Network, Preprocess
-from inception_engine.spec import PRESETS, Spec
+from inception_engine.network import Network, NetworkError, Preprocess, typed, typed_fields
+from inception_engine.spec import PRESETS, Spec, SpecError
 from inception_engine.train import checkpoint
 from inception_engine.train.config import VARIANT, Config
 from inception_engine.train.distributed import World
-from inception_engine.train.errors import ConfigError
+from inception_engine.train.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,7 +64,10 @@ def begin(config: Config, classes: tuple[str, ...]) -> Beginning:
     model = GoogLeNet(spec, auxiliary=config.auxiliary)
     same = len(source.classes) == len(classes) and source.classes in (classes, ("",) * len(classes))
     taken = dict(_taken(model, source, classifiers=same))
-    model.load_state_dict(taken, strict=False)
+    try:
+        model.load_state_dict(taken, strict=False)
+    except RuntimeError as error:  # of auxiliary heads
+        raise ConfigError(f"{config.start}: {' '.join(str(error).split())}") from None
     heads = any(name.startswith("auxiliary.") for name in taken)
     notes = [
         f"{config.start}: weights of {spec.name}, {len(source.classes)} classes",
@@ -149,11 +152,7 @@ def unfold_batch_norm(model: GoogLeNet, images: Tensor, world: World) -> None:
 
 def _read(path: Path, config: Config) -> _Source:
     if checkpoint.is_checkpoint(path):
-        read = checkpoint.read(path)
-        spec = spec_from(read.document["spec"])
-        preprocess = preprocess_from(read.document["preprocess"])
-        classes = tuple(read.document["classes"])
-        tensors: Mapping[str, Tensor] = read.part("model")
+        spec, preprocess, classes, tensors = _read_checkpoint(path)
         folded = False
     else:
         network = import_file(path, Options()).network
@@ -172,6 +171,32 @@ def _read(path: Path, config: Config) -> _Source:
     if config.input_channels not in (None, spec.input_channels):
         raise ConfigError(f"input_channels is {config.input_channels}, and {spec.input_channels} in {path}")
     return _Source(spec=spec, tensors=tensors, classes=classes, preprocess=preprocess, folded=folded)
+
+
+def _read_checkpoint(path: Path) -> tuple[Spec, Preprocess, tuple[str, ...], Mapping[str, Tensor]]:
+    """What a checkpoint's document says of the model, and its tensors, which fit that.
+
+    Raises CheckpointError and OSError."""
+    read = checkpoint.read(path)
+    try:
+        spec = spec_from(read.document["spec"])
+        preprocess = preprocess_from(read.document["preprocess"])
+        preprocess.check(spec.input_channels)
+        classes: tuple[str, ...] = typed("classes", read.document["classes"], tuple[str, ...])
+    except KeyError as error:
+        raise CheckpointError(f"{path}: says nothing of its {error.args[0]}") from None
+    except (NetworkError, SpecError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    if len(classes) != spec.classes:
+        raise CheckpointError(f"{path}: {len(classes)} names for {spec.classes} classes")
+    tensors = read.part("model")
+    with torch.device("meta"):  # a few numbers can say any size
+        wanted = GoogLeNet(spec, auxiliary=False).state_dict()
+    for name, own in wanted.items():
+        found = tensors.get(name)
+        if found is None or found.shape != own.shape or found.is_floating_point() != own.is_floating_point():
+            raise CheckpointError(f"{path}: {name} is not of the model that it describes")
+    return spec, preprocess, classes, tensors
 
 
 def _taken(model: GoogLeNet, source: _Source, *, classifiers: bool) -> Iterator[tuple[str, Tensor]]:
@@ -199,13 +224,11 @@ def as_json(value: Spec | Preprocess) -> dict[str, Any]:
     return document
 
 
-def spec_from(document: Mapping[str, Any]) -> Spec:
-    return Spec(**_tuples(document))
+def spec_from(document: Any) -> Spec:
+    """Raises NetworkError for a field of another type, and SpecError."""
+    return Spec(**typed_fields(Spec, document, "spec: "))
 
 
-def preprocess_from(document: Mapping[str, Any]) -> Preprocess:
-    return Preprocess(**_tuples(document))
-
-
-def _tuples(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+def preprocess_from(document: Any) -> Preprocess:
+    """Raises NetworkError for a field of another type."""
+    return Preprocess(**typed_fields(Preprocess, document, "preprocess: "))

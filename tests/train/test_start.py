@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from inception_engine import googlenet
 from inception_engine.model import GoogLeNet
 from inception_engine.network import Conv, Linear, Network, Preprocess
 from inception_engine.spec import Spec
-from inception_engine.train import start
+from inception_engine.train import checkpoint, start
 from inception_engine.train.averaging import norms
 from inception_engine.train.config import Config
 from inception_engine.train.distributed import World
-from inception_engine.train.errors import ConfigError
+from inception_engine.train.errors import CheckpointError, ConfigError
 from tests.importers.torchvision_model import trained_googlenet
 from tests.texts import NO_SPECS
 from tests.tolerances import TOLERANCES, error
@@ -199,3 +200,55 @@ def test_a_network_of_another_kind(tmp_path: Path) -> None:
         start.begin(Config(start=str(tmp_path / "net.safetensors")), CLASSES)
     beginning = start.begin(Config(start=str(tmp_path / "net.safetensors"), width=0.125), CLASSES)
     assert beginning.model.spec.width == 0.125
+
+
+def _set(key: str, **values: object) -> Callable[[dict[str, Any]], object]:
+    return lambda document: document[key].update(values)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda document, key=key: document.pop(key) for key in ("spec", "preprocess", "classes")),
+        *(
+            lambda document, key=key: document.update({key: None})
+            for key in ("spec", "preprocess", "classes")
+        ),
+        *(lambda document, key=key: document.update({key: 5}) for key in ("spec", "preprocess", "classes")),
+        lambda document: document.update(spec={}),
+        lambda document: document.update(classes=["cat"]),
+        lambda document: document.update(classes=[1, 2, 3]),
+        _set("spec", width="x"),
+        _set("spec", width=16.0),
+        _set("spec", pool_kernels=5),
+        _set("spec", pool_kernels=[1]),
+        _set("spec", input_channels=10**9),
+        _set("spec", input_channels=16.0),
+        _set("spec", classes=10**9),
+        _set("spec", norm=[1]),
+        _set("spec", batch_norm_epsilon="x"),
+        _set("spec", name=5),
+        _set("spec", colour=5),
+        _set("preprocess", mean="x"),
+        _set("preprocess", mean=[1e300, 1e300, 1e300]),
+        _set("preprocess", order=5),
+        _set("preprocess", resize=-1),
+    ],
+)
+def test_a_checkpoint_that_says_what_cannot_be(
+    damage: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    document = {
+        "spec": start.as_json(SMALL),
+        "preprocess": start.as_json(Preprocess(resize=37)),
+        "classes": list(CLASSES),
+        "step": 1,
+    }
+    tensors = {f"model.{name}": t for name, t in GoogLeNet(SMALL, auxiliary=False).state_dict().items()}
+    good = checkpoint.write(tmp_path, checkpoint.Checkpoint(tensors=tensors, document=document), 2)
+    assert start.begin(Config(start=str(good)), CLASSES).model.spec == SMALL
+    damage(document)
+    bad = checkpoint.write(tmp_path, checkpoint.Checkpoint(tensors=tensors, document=document), 2)
+    with pytest.raises(CheckpointError, match=r"checkpoint-000000001\.safetensors: ") as caught:
+        start.begin(Config(start=str(bad)), CLASSES)
+    assert "\n" not in str(caught.value)
