@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -137,14 +137,21 @@ def normalise(images: Any, preprocess: Preprocess) -> Any:
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
-    """Files as they are; of folders, every JPEG and PNG file in them and below, by name, sorted."""
+    """Files as they are; of folders, every JPEG and PNG file in them and below, by name, sorted.
+
+    A path that cannot be looked at is taken for a file, whose own error it will be. Raises OSError for a folder that
+    cannot be read: images would be missing in silence."""
     for path in map(Path, paths):
-        if path.is_dir():
-            for folder, folders, files in os.walk(path):
+        if os.path.isdir(path):
+            for folder, folders, files in os.walk(path, onerror=_raise):
                 folders.sort()
                 yield from (Path(folder, name) for name in sorted(files) if name.lower().endswith(SUFFIXES))
         else:
             yield path
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def _describe(source: Source) -> str:

@@ -462,3 +462,11 @@ def test_where_nothing_can_be_written_is_said_first(
     assert (
         capsys.readouterr().err == f"inception: error: {target.parent}: there is no such folder to write in\n"
     )
+
+
+def test_a_name_that_is_too_long_does_not_disturb_the_others(
+    plan: Path, photos: list[str], capsys: Captured
+) -> None:
+    status, out, err = run(capsys, "classify", str(plan), "x" * 300 + ".png", photos[0])
+    assert status == 2 and photos[0] in out
+    assert "File name too long" in err and err.count("\n") == 1

@@ -222,3 +222,26 @@ def test_find_images_expands_folders_in_order(tmp_path: Path) -> None:
     single = tmp_path / "sub/d.gif"  # named by hand: taken as it is
     found = [str(path.relative_to(tmp_path)) for path in find_images([tmp_path, single])]
     assert found == ["a.jpg", "b.PNG", "sub/c.jpeg", "sub/d.gif"]
+
+
+def test_a_path_that_cannot_be_looked_at_is_that_images_error() -> None:
+    name = "x" * 300 + ".png"
+    assert list(find_images([name])) == [Path(name)]
+    with pytest.raises(ImageUnreadable, match="too long"):
+        pixels(name, Preprocess(), (3, 8, 8))
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path: str) -> Any:
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match="closed"):
+        list(find_images([tmp_path]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _classify_digits(arguments)
     name, paths = _split_plan(arguments.paths)
     for path in map(Path, paths):
-        if path.is_dir() and next(find_images([path]), None) is None:
+        if os.path.isdir(path) and next(find_images([path]), None) is None:
             raise CommandError(f"{path}: holds no JPEG or PNG files")
     images = list(find_images(paths))
     if arguments.ray is not None:
@@ -83,7 +84,7 @@ def _split_plan(paths: list[str]) -> tuple[str | None, list[str]]:
     from inception_engine.preprocess import SUFFIXES
 
     first = Path(paths[0])
-    if first.is_dir() or first.suffix.lower() in SUFFIXES:
+    if os.path.isdir(first) or first.suffix.lower() in SUFFIXES:
         return None, paths
     if len(paths) == 1:
         raise CommandError(f"no images to classify with {first}: give JPEG or PNG files or folders after it")
