@@ -174,7 +174,7 @@ class Network:
                 raise NetworkError(f"{text!r} is not text") from None
         if len(self.layers) > MAX_LAYERS:
             raise NetworkError(f"{len(self.layers)} layers, more than {MAX_LAYERS}")
-        _check_size("the input", self.input_shape)
+        check_size("the input", self.input_shape)
         shapes = {INPUT: self.input_shape}
         for layer in self.layers:
             if layer.name in shapes:
@@ -189,7 +189,7 @@ class Network:
                 shapes[layer.name] = _output_shape(layer, [shapes[name] for name in layer.inputs])
             except NetworkError as error:
                 raise NetworkError(f"layer {layer.name}: {error}") from None
-            _check_size(f"layer {layer.name}", shapes[layer.name])
+            check_size(f"layer {layer.name}", shapes[layer.name])
         if self.logits not in shapes or self.logits == INPUT:
             raise NetworkError(f"logits {self.logits}: there is no such layer")
         classes = shapes[self.logits][0]
@@ -334,8 +334,8 @@ def _check_type(what: str, value: Any, kind: type) -> None:
         raise NetworkError(f"{what} is not {words.get(kind, 'an object')} that a network may have")
 
 
-def _check_size(what: str, shape: Shape) -> None:
-    """Raises NetworkError."""
+def check_size(what: str, shape: Shape) -> None:
+    """Raises NetworkError for an activation that no network may have."""
     channels, height, width = shape
     if channels > MAX_CHANNELS:
         raise NetworkError(f"{what}: {channels} channels, more than {MAX_CHANNELS:,}")

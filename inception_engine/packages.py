@@ -36,5 +36,6 @@ def load(name: str) -> ModuleType:
         raise PackageError(
             f"{name} is not installed: pip install 'inception-engine[{extra}]'{note}"
         ) from None
-    except (ImportError, OSError) as error:  # a shared library that it needs is missing
-        raise PackageError(f"{name} cannot be imported: {error}") from None
+    # A shared library that it needs is missing, or what the environment sets for it is wrong, as MPLBACKEND.
+    except (ImportError, OSError, ValueError) as error:
+        raise PackageError(f"{name} cannot be imported: {' '.join(str(error).split())}") from None

@@ -20,6 +20,7 @@ from inception_engine.network import (
     Network,
     Preprocess,
     Softmax,
+    check_size,
 )
 from inception_engine.spec import GOOGLENET, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, LayerSpec, Spec
 
@@ -32,9 +33,12 @@ def googlenet(seed: int = 0, spec: Spec | None = None, **variant: Any) -> Networ
     """The network of ``spec`` (default: the paper's) with the fields in ``variant`` replaced; weights float32.
 
     For images of mean 0 and deviation 1, activations and logits are of the order of 1. The same seed and spec give the
-    same bits. Batch norm counts as folded. Raises SpecError, and TypeError for a field that a Spec does not have.
+    same bits. Batch norm counts as folded. Raises SpecError, NetworkError for one that is too large, and TypeError
+    for a field that a Spec does not have.
     """
     spec = dataclasses.replace(spec or GOOGLENET, **variant)
+    for layer in spec.layers:  # before numbers are drawn for it
+        check_size(f"layer {layer.name}", layer.output)
     rng = np.random.default_rng(seed)
     return assemble(spec, partial(_weights, rng), {"weights": "random", "seed": str(seed)})
 

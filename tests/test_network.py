@@ -59,6 +59,8 @@ def test_googlenet_variant_keywords() -> None:
     assert not any(isinstance(layer, LRN) for layer in net.layers)
     with pytest.raises(TypeError):
         googlenet(depth=3)
+    with pytest.raises(NetworkError, match="layer fc: 99999999999999999 channels"):
+        googlenet(classes=99999999999999999)
 
 
 def test_googlenet_is_deterministic() -> None:

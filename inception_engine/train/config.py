@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -137,6 +138,8 @@ class Config:
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The keys that a YAML file gives. Raises ConfigError and OSError."""
     yaml = load("yaml")
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        raise ConfigError(f"{path}: not a file")
     with open(path, encoding="utf-8") as file:
         try:
             document = yaml.safe_load(file)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +288,15 @@ def test_a_missing_package_is_a_line(folder: Path, capsys: Captured, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     status, _, err = run(capsys, folder / "net.safetensors", "--confusion", folder / "matrix.png")
     assert status == 2 and "matplotlib" in err and err.count("\n") == 1
+
+
+def test_a_backend_of_matplotlib_that_does_not_exist_is_a_line(folder: Path) -> None:
+    words = [
+        sys.executable,
+        "-c",
+        "import sys; from inception_engine.cli import main; sys.exit(main())",
+        "evaluate",
+    ]
+    words += [str(folder / "net.safetensors"), "--confusion", str(folder / "matrix.png")]
+    done = subprocess.run(words, env={**os.environ, "MPLBACKEND": "bogus"}, capture_output=True, text=True)
+    assert done.returncode == 2 and "bogus" in done.stderr and done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,8 @@ def test_more_epochs_do_not_move_the_average_unnoticed() -> None:
     assert keys.differences(Config, before, more) == ["average_from was 60 and is 80"]
     with pytest.raises(ConfigError):
         Config(average_from=-1)
+
+
+def test_only_a_file_is_read() -> None:
+    with pytest.raises(ConfigError, match="not a file"):  # a pipe would be waited for
+        read(os.devnull)
