@@ -224,7 +224,10 @@ def _profile(options: argparse.Namespace, journal: Journal, folder: Path) -> Non
             if trace is not None and len(combinations) > 1:
                 which = f"{workload.variant}-{workload.dtype}-{device}-{threads}-{workload.batch}"
                 trace = trace.with_name(f"{trace.stem}-{which}{trace.suffix}")
-            journal.profile(profiling.profile(workload, device, threads, folder, options.duration, trace))
+            found, save = profiling.profile(workload, device, threads, folder, options.duration)
+            journal.profile(found)
+            if trace is not None:
+                save(trace)
             advance(number)
 
 

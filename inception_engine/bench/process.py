@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+SLOWER = 2  # times the slowest call that was seen: so long each call of a number that was asked for may take
 QUIT_SECONDS = 5.0  # to free what it holds, before it is killed
 
 
@@ -45,13 +46,15 @@ class Worker:
     """A process of its own session, so that what it starts ends with it.
 
     ``command``: gets the descriptor for answers as its last argument. ``limit``: seconds for an answer, besides the
-    time that a command takes by itself. Raises PeerError where the process cannot be started.
+    time that a command takes by itself: what is asked for in seconds, or in calls as slow as those before. Raises
+    PeerError where the process cannot be started.
     """
 
     def __init__(
         self, command: Sequence[str], limit: float, environment: Mapping[str, str] | None = None
     ) -> None:
         self._limit = limit
+        self._slowest = 0.0  # call, in seconds
         self._buffer = b""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._answers, theirs = os.pipe()
@@ -75,21 +78,30 @@ class Worker:
     def ready(self) -> Ready:
         """Waits for the first answer."""
         answer = self._answer(self._limit)
+        self._slowest = answer["first_ns"] / 1e9
         return Ready(answer["import_ns"], answer["load_ns"], answer["first_ns"], tuple(answer["shape"]))
 
     def time(self, seconds: float, least: int, most: int) -> Turn:
-        answer = self._ask(f"time {round(seconds * 1e9)} {least} {most}", seconds)
+        longest = max(seconds, self._calls(least))
+        answer = self._ask(f"time {round(seconds * 1e9)} {least} {most}", longest)
+        self._slowest = max(self._slowest, max(answer["ns"]) / 1e9)
         return Turn(answer["ns"], answer["wall_ns"])
 
     def arrivals(self, at_ns: Sequence[int], limit_ns: int) -> list[int]:
         """Latencies of requests at these times, in ns; fewer where one came later than the limit."""
         text = " ".join(map(str, (limit_ns, *at_ns)))
-        latencies: list[int] = self._ask(f"arrivals {text}", at_ns[-1] / 1e9)["ns"]
+        # The last is answered in time or later than the limit, and who was being served then takes a call more.
+        longest = (at_ns[-1] + limit_ns) / 1e9 + self._calls(1)
+        latencies: list[int] = self._ask(f"arrivals {text}", longest)["ns"]
         return latencies
 
     def parts(self, count: int) -> dict[str, list[int]]:
-        parts: dict[str, list[int]] = self._ask(f"parts {count}", 0)["parts"]
+        parts: dict[str, list[int]] = self._ask(f"parts {count}", self._calls(count + 1))["parts"]
         return parts
+
+    def _calls(self, count: int) -> float:
+        """Seconds that so many calls may take."""
+        return SLOWER * self._slowest * count
 
     def cpu_ns(self) -> int:
         """Processor time of all its threads; 0 where it has ended."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,14 @@ SLOWEST = 10
 LEAST_RUNS, MOST_RUNS = 5, 1000
 
 
+Save = Callable[[Path], None]
+
+
 def profile(
-    workload: Workload, device: str, threads: int, folder: Path, seconds: float, trace: Path | None
-) -> dict[str, Any]:
-    """``seconds``: of traced runs. ``folder``: for what is compiled. Raises CompileError, EngineErrors and OSError."""
+    workload: Workload, device: str, threads: int, folder: Path, seconds: float
+) -> tuple[dict[str, Any], Save]:
+    """And what writes the trace, which raises OSError: by then the profile can be kept. ``seconds``: of traced runs.
+    ``folder``: for what is compiled. Raises CompileError, EngineErrors and OSError."""
     plan = compiled(workload, device)
     who = {
         "variant": workload.variant,
@@ -53,13 +57,15 @@ def profile(
         "threads": threads,
     }
     if device == "cuda":
-        return who | _predicted(plan, workload.batch, trace)
-    return who | _measured(plan, workload, threads, folder, seconds, trace)
+        found, save = _predicted(plan, workload.batch)
+    else:
+        found, save = _measured(plan, workload, threads, folder, seconds)
+    return who | found, save
 
 
 def _measured(
-    plan: Plan, workload: Workload, threads: int, folder: Path, seconds: float, trace: Path | None
-) -> dict[str, Any]:
+    plan: Plan, workload: Workload, threads: int, folder: Path, seconds: float
+) -> tuple[dict[str, Any], Save]:
     import inception_engine as ie
 
     program, images = plan.programs[0], workload.images()
@@ -82,10 +88,8 @@ def _measured(
         np.stack([each[name] for each in traces]) for name in ("taken_ns", "begin_ns", "end_ns")
     )
     spans = (ended.max(axis=1) - taken.min(axis=1)) * threads  # what the workers had, in ns
-    if trace is not None:
-        middle = int(np.argsort(spans)[len(spans) // 2])
-        trace_events.save(_events(program, traces[middle]), trace)
-    return {
+    middle = traces[int(np.argsort(spans)[len(spans) // 2])]
+    found = {
         "source": "measured",
         "runs": len(traces),
         "run_ms": statistics.median(plain) * 1e3,
@@ -95,17 +99,16 @@ def _measured(
         "no_peak": why,
         **_layers(program, workload.batch, np.median(ended - started, axis=0) / 1e9, threads, limits),
     }
+    return found, lambda path: trace_events.save(_events(program, middle), path)
 
 
-def _predicted(plan: Plan, batch: int, trace: Path | None) -> dict[str, Any]:
+def _predicted(plan: Plan, batch: int) -> tuple[dict[str, Any], Save]:
     from inception_engine.simulate import trace as simulated_trace
     from inception_engine.simulate.events import simulate
     from inception_engine.simulate.gpu import Gpu
 
     gpu, program = Gpu.load(GPU), plan.programs[0]
     run = simulate(program, gpu, batch)
-    if trace is not None:
-        simulated_trace.save(run, trace)
     seconds = np.where(run.work.runs, run.end - run.start, 0.0)
     limits = {
         "macs_per_s": gpu.product_rate(Dtype(int(program.header["dtype"]))) / 2,
@@ -113,7 +116,7 @@ def _predicted(plan: Plan, batch: int, trace: Path | None) -> dict[str, Any]:
         "source": f"constants of {gpu.name}",
     }
     span = run.seconds * gpu.workers
-    return {
+    found = {
         "source": "predicted",
         "runs": 1,
         "run_ms": run.seconds * 1e3,
@@ -123,6 +126,7 @@ def _predicted(plan: Plan, batch: int, trace: Path | None) -> dict[str, Any]:
         "no_peak": None,
         **_layers(program, batch, seconds, gpu.workers, limits),
     }
+    return found, lambda path: simulated_trace.save(run, path)
 
 
 def _layers(

@@ -1,7 +1,7 @@
 """What a run leaves behind: one row per case, where it was measured, and the two files that hold them.
 
-The JSON document has ``format``, ``environment``, ``method``, ``rows`` and ``profiles``. The JSON lines are the same
-in the order in which it became known, rows after each group of cases, so that no finished group is lost:
+The JSON document has ``format``, ``environment``, ``method``, ``rows``, ``profiles`` and ``status``. The JSON lines
+are the same in the order in which it became known, rows after each group of cases, so that no finished group is lost:
 
     {"kind": "environment", "format": 2, "environment": ..., "method": ...}    once for each run
     {"kind": "row", ...}                                                      a Row
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_engine.bench.cases import Case, Workload
-from inception_engine.files import append_line, write_atomically
+from inception_engine.files import write_atomically
 
 FORMAT = 2  # of both files
 OK = "ok"
@@ -115,12 +115,14 @@ class Row:
 
 @dataclass
 class Document:
-    """Of one run. ``profiles``: documents of ``profiling``."""
+    """Of one run. ``profiles``: documents of ``profiling``. ``status``: as ``Journal.end`` is told, None of a run that
+    did not come to its end (and of files that do not say)."""
 
     environment: dict[str, Any]
     method: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
     profiles: list[dict[str, Any]] = field(default_factory=list)
+    status: int | None = None
 
     def text(self) -> str:
         content = {
@@ -129,6 +131,7 @@ class Document:
             "method": self.method,
             "rows": [asdict(row) for row in self.rows],
             "profiles": self.profiles,
+            "status": self.status,
         }
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -158,17 +161,38 @@ class Journal:
         self._whole()
 
     def end(self, status: int, others: float | None) -> None:
+        """``status``: 0, or that with which the run was ended. A run that was ended before its first results leaves an
+        older file as it is."""
+        self._document.status = status
         self._document.environment["other_processes_cores"] = others
         self._line(kind="end", status=status, other_processes_cores=others)
-        self._whole()
+        empty = not self._document.rows and not self._document.profiles
+        if not (empty and self._json is not None and self._json.exists() and self._json.stat().st_size):
+            self._whole()
 
     def _line(self, **record: Any) -> None:
         if self._lines is not None:
-            append_line(self._lines, json.dumps(record, allow_nan=False))
+            _append(self._lines, json.dumps(record, allow_nan=False))
 
     def _whole(self) -> None:
         if self._json is not None:
             write_atomically(self._json, [self._document.text().encode()])
+
+
+def _append(path: Path, line: str) -> None:
+    """In one write, where the file takes it all; if not, the next write says why. Raises OSError, with the file's
+    name."""
+    rest = f"{line}\n".encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def can_be_continued(path: Path) -> bool:
@@ -237,6 +261,8 @@ def _lines(path: Path, text: str) -> Document:
             document.profiles.append(record)
         elif kind == "end":
             document.environment["other_processes_cores"] = record["other_processes_cores"]
+            document.status = record["status"]
+            _check(path, "the run", {"status": document.status}, {"status": int | None})
             _check_environment(path, document.environment)
     if document is None:
         raise RecordsError(f"{path}: holds no records of inception-bench")
@@ -255,7 +281,9 @@ def _document(path: Path, content: dict[str, Any]) -> Document:
     profiles = list(content.get("profiles", []))
     if not isinstance(method, dict) or not all(isinstance(profile, dict) for profile in profiles):
         raise TypeError
-    return Document(environment, method, rows, profiles)
+    status = content.get("status")
+    _check(path, "the run", {"status": status}, {"status": int | None})
+    return Document(environment, method, rows, profiles, status)
 
 
 # What is read of an environment again, and what it may be; a record may say more.

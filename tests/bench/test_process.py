@@ -78,6 +78,22 @@ def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
     assert not stat.exists() or " Z " in stat.read_text()
 
 
+def test_what_was_asked_for_is_no_hang() -> None:
+    """At least ten calls of 0.2 s, and requests that may be answered 2 s after the last arrival, with a limit of 0.3
+    s for all else."""
+    ready = READY.replace("3", "200_000_000".replace("_", ""))
+    script = ready + "for line in sys.stdin:\n  time.sleep(1)\n"
+    script += '  print(\'{"ns": [5], "wall_ns": 6, "parts": {}}\', file=out)'
+    with worker(script) as process:
+        process.ready()
+        process._limit = 0.3
+        assert process.time(0.1, 10, 20).ns == [5]
+        assert process.arrivals([1000], 2_000_000_000) == [5]
+        assert process.parts(10) == {}
+        with pytest.raises(PeerError, match=r"limit of 0\.3 s"):
+            process.time(0.1, 1, 20)
+
+
 def test_a_program_that_is_not_there() -> None:
     with pytest.raises(PeerError, match="No such file"):
         Worker(["/nonexistent/program"], 1.0)

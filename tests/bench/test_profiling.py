@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inception_engine import trace_events
 from inception_engine.bench import command, peak, profiling, records
 from inception_engine.bench.artefacts import compiled
 from inception_engine.bench.cases import Workload
@@ -21,7 +22,9 @@ WORKLOAD = Workload("lrn", 3)
 @pytest.fixture
 def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(peak, "SECONDS", 0.05)
-    return profiling.profile(WORKLOAD, "cpu", 2, tmp_path, 0.0, tmp_path / "trace.json")
+    found, save = profiling.profile(WORKLOAD, "cpu", 2, tmp_path, 0.0)
+    save(tmp_path / "trace.json")
+    return found
 
 
 def test_layers_add_up_to_the_plan(profile: dict[str, Any]) -> None:
@@ -86,13 +89,14 @@ def test_without_a_compiler_there_is_no_peak_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CC", "/nonexistent/cc")
-    found = profiling.profile(WORKLOAD, "cpu", 1, tmp_path, 0.0, None)
+    found, _ = profiling.profile(WORKLOAD, "cpu", 1, tmp_path, 0.0)
     assert found["peak"] is None and all(layer["of_peak"] is None for layer in found["layers"])
     assert "peak: not known (no C compiler (/nonexistent/cc))" in profiling.render(found)
 
 
 def test_of_a_gpu_it_is_predicted(tmp_path: Path) -> None:
-    found = profiling.profile(Workload("plain", 1, "fp16"), "cuda", 1, tmp_path, 0.0, tmp_path / "gpu.json")
+    found, save = profiling.profile(Workload("plain", 1, "fp16"), "cuda", 1, tmp_path, 0.0)
+    save(tmp_path / "gpu.json")
     assert found["source"] == "predicted" and "predicted by the simulator" in profiling.render(found)
     assert sum(layer["share"] for layer in found["layers"]) == pytest.approx(1)
     assert len(json.loads((tmp_path / "gpu.json").read_text())["traceEvents"]) > 100
@@ -117,9 +121,8 @@ def test_the_command_prints_and_keeps_profiles(
 
 
 def test_no_trace_is_written_over_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def profile(workload: Workload, *others: Any) -> dict[str, Any]:
-        written.append(others[-1])
-        return {}
+    def profile(workload: Workload, *others: Any) -> tuple[dict[str, Any], profiling.Save]:
+        return {}, written.append
 
     written: list[Path] = []
     monkeypatch.setattr(profiling, "profile", profile)
@@ -141,6 +144,26 @@ def test_what_was_measured_before_a_mistake_is_printed(
     assert stopped.value.code == 2 and captured.err.count("\n") == 1 and "fp16" in captured.err
     assert "plain, batch 1, fp32 on cpu" in captured.out
     assert [profile["dtype"] for profile in records.read(path).profiles] == ["fp32"]
+
+
+def test_a_trace_that_cannot_be_written_does_not_lose_its_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(events: Any, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(peak, "SECONDS", 0.05)
+    monkeypatch.setattr(trace_events, "save", full)
+    path, trace = tmp_path / "run.json", tmp_path / "trace.json"
+    arguments = ["--profile", "--variant", "plain", "--batch", "1", "--threads", "1", "--duration", "0"]
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*arguments, "--json", str(path), "--trace", str(trace)])
+    captured = capsys.readouterr()
+    assert (
+        stopped.value.code == 2
+        and captured.err == f"inception-bench: error: {trace}: No space left on device\n"
+    )
+    assert "plain, batch 1, fp32 on cpu" in captured.out and len(records.read(path).profiles) == 1
 
 
 def test_what_cannot_be_compiled_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,43 @@ def test_each_row_is_in_both_files_at_once(tmp_path: Path) -> None:
     journal.rows([OURS])
     for name in ("a.json", "a.jsonl"):
         assert records.read(tmp_path / name).rows == [OURS]
+
+
+def test_a_run_without_results_leaves_those_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    Journal(Document(dict(ENVIRONMENT), {}), path, None).rows([OURS])
+    Journal(Document(dict(ENVIRONMENT), {}), path, None).end(130, None)
+    assert records.read(path).rows == [OURS]
+    Journal(Document(dict(ENVIRONMENT), {}), tmp_path / "b.json", None).end(130, None)
+    assert records.read(tmp_path / "b.json").rows == []
+
+
+def test_how_a_run_ended_is_in_both_files(tmp_path: Path) -> None:
+    journal = Journal(Document(dict(ENVIRONMENT), {}), tmp_path / "a.json", tmp_path / "a.jsonl")
+    journal.rows([OURS])
+    paths = [tmp_path / "a.json", tmp_path / "a.jsonl"]
+    assert [records.read(path).status for path in paths] == [None, None]
+    journal.end(143, None)
+    assert [records.read(path).status for path in paths] == [143, 143]
+
+
+def test_a_line_that_does_not_fit_is_an_error_with_the_files_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes a part of a line, and then nothing."""
+    write = os.write
+
+    def partly(descriptor: int, data: bytes) -> int:
+        if len(data) > 100:
+            return write(descriptor, data[:100])
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.jsonl"
+    journal = Journal(Document(dict(ENVIRONMENT), {}), None, path)
+    monkeypatch.setattr(os, "write", partly)
+    with pytest.raises(OSError, match="No space left") as error:
+        journal.rows([OURS])
+    assert error.value.filename == str(path)
 
 
 def test_lines_of_a_second_run_come_behind_and_count(tmp_path: Path) -> None:
