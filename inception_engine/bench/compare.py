@@ -5,7 +5,8 @@
 Times of two runs can be compared where machine and load were the same; the output says where the machines differ.
 ``ratio`` is to the best peer of the same run, which is the better measure between runs. A case that was timed in the
 old run, and failed in the new one or is gone from it, is worse by any measure; and a figure that the new run no longer
-has is worse than any limit allows.
+has is worse than any limit allows. So is a ratio over another peer, or a rate at another bound: they are not compared.
+The output says, too, where method, load or an early end of a run make the figures unlike.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from inception_engine.bench import records
 from inception_engine.bench.cases import Case
 from inception_engine.bench.options import Parser
 from inception_engine.bench.records import OK, Document, RecordsError, Row
+from inception_engine.bench.report import BUSY_CORES
 from inception_engine.terminal import printable_line
 
 
@@ -47,7 +49,9 @@ MEASURES = {
     "open_rate": Measure("open_rate_per_s", higher_is_worse=False),
     "parity": Measure("parity"),
 }
-_SAME_MACHINE = ("cpu", "cores", "isa", "gpu", "os", "python")
+_SAME_MACHINE = ("cpu", "cores", "isa", "governor", "gpu", "os", "python")
+_SAME_METHOD = ("open_loop", "starts", "seed", "distinct_images")  # and all of the schedule
+ROUNDING = 1e-9  # 1.05 over 1 is a little more than 5 %
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,24 @@ def _change(case: Case, old: Row, new: Row, name: str, share: float | None) -> C
     if before is None or after is None:
         missing = "in both" if before is after else "in the old run" if before is None else "in the new run"
         return Change(case, name, before, after, None, f"not known {missing}", unstable)
+    if unlike := _unlike(old, new, name):
+        verdict = f"{'FAIL: ' * (share is not None)}not comparable: {unlike}"
+        return Change(case, name, before, after, None, verdict, unstable)
     if before:
         worse = (after - before) / before * (1 if measure.higher_is_worse else -1)
     else:
         worse = math.inf if (after > 0) == measure.higher_is_worse and after else 0.0
-    failed = share is not None and not worse <= share  # NaN, too
+    failed = share is not None and not worse <= share + ROUNDING  # NaN, too
     return Change(case, name, before, after, worse, "FAIL" if failed else "", unstable)
+
+
+def _unlike(old: Row, new: Row, name: str) -> str:
+    """Why two figures are not of the same thing; empty where they are."""
+    if name == "ratio" and old.best_peer != new.best_peer:
+        return f"over {old.best_peer} and over {new.best_peer}"
+    if name == "open_rate" and old.open_bound_ms != new.open_bound_ms:
+        return f"at {old.open_bound_ms} and at {new.open_bound_ms} ms"
+    return ""
 
 
 def render(old: Document, new: Document, found: Sequence[Change], limited: bool) -> str:
@@ -126,6 +142,12 @@ def render(old: Document, new: Document, found: Sequence[Change], limited: bool)
         for name in dict.fromkeys((*before, *after))
         if before.get(name) != after.get(name)
     ]
+    for which, document in (("old", old), ("new", new)):
+        others = document.environment["other_processes_cores"]
+        if others is not None and others > BUSY_CORES:
+            lines.append(f"the {which} run is UNRELIABLE: other processes used {others:.2f} cores during it")
+        if document.status:
+            lines.append(f"the {which} run was cut off (status {document.status})")
     wide = max((len(_name(change.case)) for change in found), default=0)
     for change in found:
         text = "-" if change.worse is None else f"{change.worse:+.1%}"
@@ -143,9 +165,19 @@ def render(old: Document, new: Document, found: Sequence[Change], limited: bool)
 
 
 def _where(document: Document) -> dict[str, object]:
-    """What should be the same in two runs: the machine, and each package's version."""
-    environment = document.environment
-    return {**{name: environment.get(name) for name in _SAME_MACHINE}, **environment["versions"]}
+    """What should be the same in two runs: the machine, each package's version, and the method."""
+    environment, method = document.environment, document.method
+    memory, schedule = environment.get("memory_bytes"), method.get("schedule")
+    return {
+        **{name: environment.get(name) for name in _SAME_MACHINE},
+        "memory": f"{memory / 1e9:.1f} GB" if isinstance(memory, int) else None,
+        **environment["versions"],
+        **{f"method, {name}": method.get(name) for name in _SAME_METHOD},
+        **{
+            f"method, {name}": value
+            for name, value in (schedule if isinstance(schedule, dict) else {}).items()
+        },
+    }
 
 
 def _value(value: float | None) -> str:

@@ -21,6 +21,7 @@ def write(folder: Path, name: str, rows: list[Row], **environment: Any) -> str:
 
 LIMITS = {
     "within": ("p50:5%", 1.04, 0),
+    "just at it": ("p50:5%", 1.05, 0),
     "beyond": ("p50:5%", 1.06, 1),
     "faster is no failure": ("p50:5%", 0.5, 0),
     "throughput fell": ("images_per_s:10%", 0.89, 1),
@@ -91,6 +92,64 @@ def test_what_the_new_run_no_longer_has_fails_a_limit_and_nothing_else(
     assert said in capsys.readouterr().out
     assert command.main(["compare", old, new]) == 0
     assert "FAIL" not in capsys.readouterr().out
+
+
+def test_a_limit_is_not_passed_by_rounding() -> None:
+    old, new = (Document(ENVIRONMENT, {}, [replace(OURS, p50_ms=value)]) for value in (1.0, 1.05))
+    (change,) = changes(old, new, [Limit("p50", 0.05)])
+    assert change.worse is not None and change.worse > 0.05 and not change.failed
+
+
+UNLIKE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "ratio": ({"best_peer": "torch"}, {"best_peer": "onnxruntime"}, "over torch and over onnxruntime"),
+    "open_rate": (
+        {"open_bound_ms": 50.0, "open_rate_per_s": 9.0},
+        {"open_bound_ms": 80.0, "open_rate_per_s": 12.0},
+        "at 50.0 and at 80.0 ms",
+    ),
+}
+
+
+@pytest.mark.parametrize("measure", UNLIKE)
+def test_figures_of_unlike_things_are_not_compared_and_fail_a_limit(
+    measure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after, why = UNLIKE[measure]
+    old, new = (
+        write(tmp_path, f"{name}.json", [replace(OURS, **values)])
+        for name, values in (("old", before), ("new", after))
+    )
+    assert command.main(["compare", old, new, "--fail-if", f"{measure}:50%"]) == 1
+    assert f"  FAIL: not comparable: {why}\n" in capsys.readouterr().out
+    assert command.main(["compare", old, old, "--fail-if", f"{measure}:50%"]) == 0
+    (change,) = changes(
+        Document(ENVIRONMENT, {}, [replace(OURS, **before)]), Document(ENVIRONMENT, {}, [OURS]), []
+    )
+    assert not change.failed  # of another measure
+
+
+def test_another_method_a_busy_machine_and_an_early_end_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written(name: str, rounds: int, status: int, **environment: Any) -> str:
+        method = {"schedule": {"rounds": rounds, "duration": 3.0}, "starts": 1}
+        (tmp_path / name).write_text(
+            Document({**ENVIRONMENT, **environment}, method, [OURS], status=status).text()
+        )
+        return str(tmp_path / name)
+
+    old = written("old.json", 5, 0, governor="performance", memory_bytes=16 * 10**9)
+    new = written(
+        "new.json", 9, 130, governor="powersave", memory_bytes=32 * 10**9, other_processes_cores=0.5
+    )
+    assert command.main(["compare", old, new]) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == [
+        "the runs differ in governor: performance and powersave",
+        "the runs differ in memory: 16.0 GB and 32.0 GB",
+        "the runs differ in method, rounds: 5 and 9",
+        "the new run is UNRELIABLE: other processes used 0.50 cores during it",
+        "the new run was cut off (status 130)",
+    ]
 
 
 def test_a_case_that_never_was_timed_may_be_gone(tmp_path: Path) -> None:
