@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _terminable():
             return selftest.main() if options.self_test else _measured(options, arguments, options_parser)
-    except Terminated:
-        return Terminated.status
+    except KeyboardInterrupt as stop:  # outside of the measurements, where it is kept what was finished
+        return _interrupted(stop)
 
 
 class Terminated(KeyboardInterrupt):
@@ -64,22 +64,34 @@ class Terminated(KeyboardInterrupt):
     status = 128 + signal.SIGTERM
 
 
+def _interrupted(stop: KeyboardInterrupt) -> int:
+    """The exit status."""
+    return Terminated.status if isinstance(stop, Terminated) else 128 + signal.SIGINT
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, SIGTERM raises Terminated, once: a second would only disturb the cleaning up."""
+    """Within, SIGTERM raises Terminated and SIGINT KeyboardInterrupt, one of them and once: a second would only disturb
+    the cleaning up, and what is finished would be lost."""
     if threading.current_thread() is not threading.main_thread():  # others get no signals
         yield
         return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    if before[signal.SIGINT] is signal.SIG_IGN:  # of a shell's background job, which is not to be interrupted
+        del before[signal.SIGINT]
 
     def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        raise Terminated
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _measured(options: argparse.Namespace, arguments: Sequence[str], options_parser: Parser) -> int:
@@ -171,7 +183,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
             else:
                 _measure(suite, wanted, journal)
         except KeyboardInterrupt as stop:  # the finished groups are shown and kept
-            status = Terminated.status if isinstance(stop, Terminated) else 130
+            status = _interrupted(stop)
         except OSError as error:
             unwritten = error
         except (CompileError, EngineError) as error:  # of a profile; a peer's own are rows

@@ -16,12 +16,19 @@ class CompilerError(Exception):
     """There is no C compiler, or it refuses; one line."""
 
 
+class CompilerMistake(CompilerError):
+    """``CC`` is no command, so nobody can say whether there is a compiler."""
+
+
 def build(name: str, folder: Path, flags: Sequence[str] = ()) -> Path:
     """Compile ``name.c`` of this package to ``folder/name``, once. Raises CompilerError."""
     program = folder / name
     if program.exists():
         return program
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    try:
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+    except ValueError as error:
+        raise CompilerMistake(f"CC is no command: {error}") from None
     if not compiler or shutil.which(compiler[0]) is None:
         raise CompilerError(f"no C compiler ({' '.join(compiler) or 'CC is empty'})")
     source = Path(__file__).with_name(f"{name}.c")

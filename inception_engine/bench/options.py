@@ -175,6 +175,19 @@ def positive(text: str) -> float:
     return value
 
 
+_NOT_OF_PROFILES = ("peers", "launch", "warmup", "rounds", "min_calls", "max_calls", "starts", "limit")
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    """Options that are not what they would be anyway."""
+    usual = vars(parser().parse_args([]))
+    return [name for name, value in vars(options).items() if value != usual[name]]
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def impossible(options: argparse.Namespace) -> str | None:
     """What in the options cannot be had together, or None."""
     if options.min_calls > options.max_calls:
@@ -183,10 +196,17 @@ def impossible(options: argparse.Namespace) -> str | None:
         return "--launch is of a GPU: with --device cuda"
     if options.launch and not any(set(PEERS[name].launches) & set(options.launch) for name in options.peers):
         return f"--launch {','.join(options.launch)}: none of the peers has it"
+    given = _given(options)
+    if options.self_test and (others := [name for name in given if name != "self_test"]):
+        return f"--self-test measures nothing: not with {_option(others[0])}"
+    if options.open_loop is None and "open_seconds" in given:
+        return "--open-seconds goes with --open-loop"
     if options.trace and not options.profile:
         return "--trace goes with --profile"
     if options.profile and options.open_loop is not None:
         return "--profile runs our engine alone: not with --open-loop"
+    if options.profile and (ignored := [name for name in given if name in _NOT_OF_PROFILES]):
+        return f"--profile runs our engine alone, for --duration: not with {_option(ignored[0])}"
     if options.profile and options.input != "float32":
         return "--profile takes normalised images: not with --input uint8"
     if options.profile and options.streams != [1]:
@@ -194,8 +214,6 @@ def impossible(options: argparse.Namespace) -> str | None:
     if options.profile and options.format in ("csv", "ratios"):
         return f"--format {options.format} is of rows: a profile has none"
     outputs = {name: path for name in ("json", "jsonl", "trace") if (path := getattr(options, name))}
-    if options.self_test and (outputs or options.plots):
-        return f"--self-test measures nothing: not with --{next(iter(outputs), 'plots')}"
     for one, other in itertools.combinations(outputs, 2):
         if os.path.realpath(outputs[one]) == os.path.realpath(outputs[other]):
             return f"--{one} and --{other} name the same file"

@@ -19,10 +19,11 @@ import numpy as np
 
 from inception_engine.bench import arrivals
 from inception_engine.bench.arrivals import OpenLoop
-from inception_engine.bench.process import Worker
+from inception_engine.bench.process import PeerError, Worker
 from inception_engine.bench.timing import Clock, Samples, Schedule, measure, ratio, statistics
 from inception_engine.bench.worker import Clock as WorkerClock
 from inception_engine.bench.worker import Service, serve
+from inception_engine.terminal import printable_line
 
 TOLERANCE = 0.01
 RATE_TOLERANCE = 0.1  # a rate is searched with some hundreds of arrivals beyond the 99th percentile
@@ -118,8 +119,12 @@ def _raise(timed: dict[str, Samples]) -> None:
 
 
 def main() -> int:
-    """Prints a line for each check. Returns 0 if all passed, else 1."""
-    found = checks()
+    """Prints a line for each check. Returns 0 if all passed, else 1, also where a worker ended."""
+    try:
+        found = checks()
+    except PeerError as error:
+        print(f"inception-bench: error: self-test: {printable_line(str(error))}", file=sys.stderr)
+        return 1
     for check in found:
         sign = "ok" if check.passed else "FAILED"
         off = check.found / check.expected - 1

@@ -131,6 +131,8 @@ class Suite:
         try:
             model = self._artefacts.model(peer.model, case)
             command = c_command(case, model, self._artefacts) if not peer.opener else None
+        except native.CompilerMistake as error:
+            raise PeerError(str(error)) from None
         except (EngineError, PackageError, native.CompilerError) as error:
             raise PeerError(f"not here: {error}") from None
         except ValueError as error:  # CompileError, ExportError: no kernels for a dtype, no such operator

@@ -175,6 +175,17 @@ def test_the_self_test_passes_through_real_processes(capsys: pytest.CaptureFixtu
         assert any(line.startswith(f"{name} ") and line.endswith("  ok") for line in printed.splitlines())
 
 
+def test_a_self_test_whose_worker_ends_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(*arguments: str) -> None:
+        raise PeerError("killed by SIGKILL")
+
+    monkeypatch.setattr(selftest, "start", killed)
+    assert selftest.main() == 1
+    assert capsys.readouterr().err == "inception-bench: error: self-test: killed by SIGKILL\n"
+
+
 def test_the_self_test_fails_where_percentiles_are_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

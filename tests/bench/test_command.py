@@ -254,6 +254,47 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
     assert "good" in captured.out and captured.err == ""
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_an_impatient_user_loses_nothing(
+    first: signal.Signals,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C once more while the files are ended, and once more while the rest is cleaned up."""
+
+    def rows(self: suite.Suite, group: list[Case]) -> list[Row]:
+        if group[0].workload.batch == 3:
+            os.kill(os.getpid(), first)
+        return [_measured(case) for case in group]
+
+    def end(self: Journal, *arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        original(self, *arguments)
+
+    install("good")
+    original = Journal.end
+    monkeypatch.setattr(suite.Suite, "run", rows)
+    monkeypatch.setattr(Journal, "end", end)
+    path, before = tmp_path / "run.json", signal.getsignal(signal.SIGINT)
+    arguments = ["--peers", "good", "--batch", "1,3", "--variant", "lrn", "--json", str(path)]
+    assert command.main([*QUICK, *arguments]) == 128 + first
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "good" in capsys.readouterr().out
+    document = records.read(path)
+    assert [row.batch for row in document.rows] == [1] and document.status == 128 + first
+
+
+def test_a_compiler_that_is_no_command_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", "'")
+    status, (row,) = run(capsys, "--peers", "engine-c", *ONE)
+    assert (status, row["status"]) == (1, "failed: CC is no command: No closing quotation")
+
+
 def test_a_bound_below_the_call_is_not_searched(
     install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -365,6 +406,12 @@ MISTAKES = {
     "streams of a profile": ["--profile", "--streams", "2"],
     "rows of a profile": ["--profile", "--format", "csv"],
     "ratios of a profile": ["--profile", "--format", "ratios"],
+    "peers of a profile": ["--profile", "--rounds", "5", "--warmup", "0.5", "--peers", "engine"],
+    "rounds of a profile": ["--profile", "--warmup", "0.5", "--rounds", "7"],
+    "starts of a profile": ["--profile", "--warmup", "0.5", "--rounds", "5", "--starts", "3"],
+    "launches of a profile": ["--profile", "--device", "cuda", "--launch", "graph"],
+    "seconds of no open loop": ["--open-seconds", "3"],
+    "a self-test's profile": ["--self-test", "--profile"],
     "a self-test's rows": ["--self-test", "--json", "run"],
     "a self-test's plots": ["--self-test", "--plots", "run"],
 }

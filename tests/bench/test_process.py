@@ -111,7 +111,12 @@ def test_the_worker_in_c_says_what_is_wrong(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("compiler", "message"),
-    [("/nonexistent/cc", "no C compiler"), ("", "no C compiler"), ("false", "false: ")],
+    [
+        ("/nonexistent/cc", "no C compiler"),
+        ("", "no C compiler"),
+        ("false", "false: "),
+        ("'", "CC is no command: No closing quotation"),
+    ],
 )
 def test_a_compiler_that_is_missing_or_fails_is_one_line(
     compiler: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
