@@ -269,8 +269,11 @@ def _text(document: Document, form: str) -> str:
     if document.profiles and form != "csv":
         from inception_engine.bench import profiling
 
-        lines = [] if text else [*map(printable_line, report.machine(document.environment)), ""]
-        text += "\n".join([*lines, *(profiling.render(each) for each in document.profiles)])
+        head = [] if text else [*report.made(document.environment), *report.machine(document.environment)]
+        fence = "```\n" if form == "md" else ""
+        lines = [printable_line(line) + "  " * (form == "md") for line in head]
+        profiles = [f"{fence}{profiling.render(each)}{fence}" for each in document.profiles]
+        text += "\n".join([*lines, *[""] * bool(lines), *profiles])
     return text
 
 

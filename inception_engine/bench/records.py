@@ -44,7 +44,8 @@ class Row:
     the turns as wholes, all streams together. ``rounds_ms``: the median of each round. ``spread_*``: the lowest and
     the highest of them over ``p50_ms``; ``unstable`` where they lie more than timing.UNSTABLE apart, or (``warm`` is
     false) the warm-up never came to agree. ``ratio``: the median over the rounds of this peer's median over that of
-    ``best_peer``, the fastest peer that is not our engine, in the same round, with its range. Below 1 is faster.
+    ``best_peer``, the fastest peer by this ratio that is not our engine, in the same round, with its range. Below
+    1 is faster.
 
     ``includes``: the parts that a timed call is made of. ``*_ms`` of parts: medians, each waited for by itself.
     ``import_ms``, ``load_ms``, ``first_ms``: packages, from a file to ready, the first call; medians of ``starts``

@@ -127,11 +127,11 @@ RATIO_COLUMNS = (*(column.name for column in _WHO), _RATIO.name, *_RELATIVE, _PA
 
 
 def table(rows: Sequence[Row], environment: dict[str, Any]) -> str:
-    return _text(TABLE, rows, environment, _plain)
+    return _text(TABLE, rows, environment, _plain, made(environment))
 
 
 def markdown(rows: Sequence[Row], environment: dict[str, Any]) -> str:
-    return _text(TABLE, rows, environment, _markdown)
+    return _text(TABLE, rows, environment, _markdown, made(environment))
 
 
 def ratios(rows: Sequence[Row], environment: dict[str, Any]) -> str:
@@ -166,10 +166,11 @@ def _text(
     rows: Sequence[Row],
     environment: dict[str, Any],
     layout: Callable[[Sequence[str], Sequence[Column], Sequence[Sequence[str]], Sequence[Row]], list[str]],
+    head: Sequence[str] = (),
 ) -> str:
     chosen = [column for column in columns if _shown(column, rows)]
     cells = [[column.cell(row) for column in chosen] for row in rows]
-    lines = layout(_preamble(rows, environment), chosen, cells, rows)
+    lines = layout([*head, *_preamble(rows, environment)], chosen, cells, rows)
     return "".join(f"{printable_line(line)}\n" for line in lines)
 
 
@@ -217,6 +218,12 @@ def _markdown(
         line([":--" if column.left else "--:" for column in columns]),
         *map(line, cells),
     ]
+
+
+def made(environment: dict[str, Any]) -> list[str]:
+    """A line on when and by which command, as far as the record says; the commit is among the versions."""
+    said = [str(environment[name]) for name in ("date", "command") if environment.get(name)]
+    return [": ".join(said)] if said else []
 
 
 def machine(environment: dict[str, Any]) -> list[str]:

@@ -111,6 +111,12 @@ def test_the_command_prints_and_keeps_profiles(
     assert command.main([*arguments, "--json", str(path), "--trace", str(trace)]) == 0
     printed = capsys.readouterr().out
     assert "plain, batch 1, fp32 on cpu, 1 thread:" in printed and "plain, batch 2," in printed
+    assert command.main(["show", str(path), "--format", "md"]) == 0
+    head, first, between, second, end = capsys.readouterr().out.split("```\n")
+    assert "inception-bench --profile --variant plain" in head and all(
+        line.endswith("  ") for line in head.splitlines()[:-1]
+    )
+    assert "plain, batch 1," in first and "plain, batch 2," in second and between.strip() == end == ""
     document = records.read(path)
     assert [profile["batch"] for profile in document.profiles] == [1, 2] and document.rows == []
     assert {found.name for found in tmp_path.glob("trace-*")} == {

@@ -157,6 +157,14 @@ def test_markdown_is_one_table_and_escapes_bars() -> None:
     assert "failed: Error: a \\| b" in rows[-1]
 
 
+@pytest.mark.parametrize("form", [report.table, report.markdown])
+def test_date_command_and_commit_stand_above(form: Any) -> None:
+    made = {"date": "2026-11-27T05:00:00+00:00", "command": "inception-bench --batch 8"}
+    lines = form(ROWS, {**ENVIRONMENT, **made}).splitlines()
+    assert lines[0].rstrip() == "2026-11-27T05:00:00+00:00: inception-bench --batch 8"
+    assert "commit 0123456789ab with changes" in lines[2]
+
+
 def test_csv_has_every_field_of_every_row() -> None:
     rows = list(csv.DictReader(io.StringIO(report.comma_separated(ROWS))))
     assert [row["peer"] for row in rows] == ["engine", "onnxruntime", "torch"]
