@@ -80,7 +80,7 @@ def read(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         document: dict[str, Any] = json.loads(text)
         expected = document.pop("hash")
-    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+    except (SafetensorError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or damaged: {error}") from None
     if _hash(tensors, document) != expected:
         raise CheckpointError(f"{path}: changed since it was written")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from inception_engine.importers.formats import TRAINING_KEY
 from inception_engine.train import checkpoint
 from inception_engine.train.checkpoint import Checkpoint
 from inception_engine.train.errors import CheckpointError
@@ -153,3 +154,12 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("the user's")
     checkpoint.clear_unfinished(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [kept.name, "notes.txt"]
+
+
+@pytest.mark.parametrize("text", ['["hash"]', "[" * 100_000, "5"])
+def test_a_description_that_is_no_document(text: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"model.a": torch.zeros(1)}, tmp_path / "file.safetensors", {TRAINING_KEY: text})
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        checkpoint.read(tmp_path / "file.safetensors")
