@@ -127,6 +127,28 @@ def test_inspect(plan: Path, capsys: Captured) -> None:
     assert [program["max_batch"] for program in document["programs"]] == [1, 4]
 
 
+def test_inspect_measures_shares_of_the_machine(
+    plan: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inception_engine.commands.inspect.SECONDS", 0.0)
+    limits = {"macs_per_s": 1e9, "bytes_per_s": 1e9}
+    monkeypatch.setattr("inception_engine.bench.peak.measure", lambda threads, _: limits)
+    status, out, err = run(capsys, "inspect", str(plan), "--measure", "--threads", "1", "--json")
+    assert (status, err) == (0, "")
+    for program in json.loads(out)["programs"]:
+        found = program["measured"]
+        assert found["threads"] == 1 and found["run_ms"] > 0
+        assert [layer["name"] for layer in found["layers"]] == [layer["name"] for layer in program["layers"]]
+        for layer, counted in zip(found["layers"], program["layers"], strict=True):
+            assert layer["executed"] == counted["executed"] * program["max_batch"]
+            assert layer["of_peak"] == pytest.approx(layer["executed"] / layer["ms"] / 1e6)
+    status, out, err = run(capsys, "inspect", str(plan), "--measure")
+    assert (status, err) == (0, "")
+    assert "peak: 1.0 G multiply-adds/s, 1.0 GB/s from memory, measured in this run" in out
+    assert re.search(r"^program 2, batch 4, \d+ threads?: [\d.]+ ms a run", out, re.MULTILINE)
+    assert run(capsys, "inspect", str(plan), "--threads", "1")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("found", "replacement", "wrong"),
     [

@@ -59,16 +59,17 @@ def profile(
     if device == "cuda":
         found, save = _predicted(plan, workload.batch)
     else:
-        found, save = _measured(plan, workload, threads, folder, seconds)
+        found, save = measured(plan, plan.programs[0], workload.images(), threads, folder, seconds)
     return who | found, save
 
 
-def _measured(
-    plan: Plan, workload: Workload, threads: int, folder: Path, seconds: float
+def measured(
+    plan: Plan, program: Program, images: np.ndarray, threads: int, folder: Path, seconds: float
 ) -> tuple[dict[str, Any], Save]:
+    """On this machine's CPU: what of a profile does not say whose it is. ``program``: the plan's that takes so many
+    ``images``. The rest as of ``profile``. Raises EngineErrors and OSError."""
     import inception_engine as ie
 
-    program, images = plan.programs[0], workload.images()
     try:
         limits: dict[str, Any] | None = {**peak.measure(threads, folder), "source": "measured in this run"}
         why = None
@@ -97,7 +98,7 @@ def _measured(
         "waiting": float(np.median((started - taken).sum(axis=1) / spans)),
         "peak": limits,
         "no_peak": why,
-        **_layers(program, workload.batch, np.median(ended - started, axis=0) / 1e9, threads, limits),
+        **_layers(program, len(images), np.median(ended - started, axis=0) / 1e9, threads, limits),
     }
     return found, lambda path: trace_events.save(_events(program, middle), path)
 
@@ -204,8 +205,16 @@ def _events(program: Program, times: np.ndarray) -> list[Event]:
 def render(found: dict[str, Any]) -> str:
     """A profile as text, layers in the plan's order."""
     what = f"{found['variant']}, batch {found['batch']}, {found['dtype']} on {found['device']}"
-    plural = "" if found["threads"] == 1 else "s"
-    workers = f", {found['threads']} thread{plural}" if found["device"] == "cpu" else ""
+    workers = f", {in_words(found['threads'])}" if found["device"] == "cpu" else ""
+    return render_run(f"{what}{workers}", found)
+
+
+def in_words(threads: int) -> str:
+    return f"{threads} thread{'' if threads == 1 else 's'}"
+
+
+def render_run(what: str, found: dict[str, Any]) -> str:
+    """What ``measured`` finds, as text. ``what``: was run."""
     runs = (
         f"median of {found['runs']} runs" if found["source"] == "measured" else "predicted by the simulator"
     )
@@ -218,7 +227,7 @@ def render(found: dict[str, Any]) -> str:
             f"memory, {limits['source']}"
         )
     lines = [
-        f"{what}{workers}: {found['run_ms']:.3f} ms a run, {runs}; workers run tasks for {found['busy']:.0%} of their "
+        f"{what}: {found['run_ms']:.3f} ms a run, {runs}; workers run tasks for {found['busy']:.0%} of their "
         f"time and wait for others' for {found['waiting']:.0%}",
         machine,
         "",
