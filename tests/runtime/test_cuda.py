@@ -46,7 +46,7 @@ def compiled(
     choices = [{"up_to_batch": 4, "fields": {"launch": "NETWORK", "reuse": False}}, {"fields": {}}]
     chosen = Tuned({"provenance": {}, "choices": choices})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "tuned", lambda: chosen)
+        patch.setattr(targets, "tuned", lambda _: chosen)
         return ie.compile(network, targets=(target,), dtype=dtype, batches=batches, keep_all=keep_all)
 
 
