@@ -59,14 +59,19 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
-    """Add a line at the end of a file, which is made if there is none, in one write: who is killed leaves whole lines.
-
-    Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    """Add a line at the end of a file, which is made if there is none, in one write where the file takes it all: who is
+    killed leaves whole lines. If it does not, the next write says why. Raises OSError, with the file's name."""
+    rest = f"{line}\n".encode()
     try:
-        os.write(descriptor, f"{line}\n".encode())
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

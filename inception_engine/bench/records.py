@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from inception_engine.bench.cases import Case, Workload
-from inception_engine.files import write_atomically
+from inception_engine.files import append_line, write_atomically
 
 FORMAT = 2  # of both files
 OK = "ok"
@@ -173,27 +173,11 @@ class Journal:
 
     def _line(self, **record: Any) -> None:
         if self._lines is not None:
-            _append(self._lines, json.dumps(record, allow_nan=False))
+            append_line(self._lines, json.dumps(record, allow_nan=False))
 
     def _whole(self) -> None:
         if self._json is not None:
             write_atomically(self._json, [self._document.text().encode()])
-
-
-def _append(path: Path, line: str) -> None:
-    """In one write, where the file takes it all; if not, the next write says why. Raises OSError, with the file's
-    name."""
-    rest = f"{line}\n".encode()
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        error.filename = os.fspath(path)
-        raise
 
 
 def can_be_continued(path: Path) -> bool:
