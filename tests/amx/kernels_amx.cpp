@@ -86,5 +86,5 @@ thread_local int MatrixUnit::pairs = 0;
 
 namespace ie::cpu {
 
-const Kernels kAmxKernels = kernels_with<conv>(conv, nullptr);
+const Kernels kAmxKernels = kernels_with<conv>(nullptr, nullptr);
 }  // namespace ie::cpu

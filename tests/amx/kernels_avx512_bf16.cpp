@@ -55,8 +55,10 @@ struct Step<Bfloat16> {
 }  // namespace
 }  // namespace ie::cpu
 
-#include "cpu/convolution_bf16.h"
+#include "cpu/convolution.h"
+#include "cpu/winograd.h"
+#include "cpu/winograd_weights.h"
 
 namespace ie::cpu {
-const Kernels kAvx512Bf16Kernels = kernels_with<conv>(by_points_or_pairs, windows_to_points);
+const Kernels kAvx512Bf16Kernels = kernels_with<conv>(winograd, windows_to_points);
 }  // namespace ie::cpu

@@ -109,7 +109,7 @@ void BoundProgram::compute(const TaskRecord& task, uint32_t batch, Counter* coun
   const Tile tile = {task.row, uint32_t(std::min<uint64_t>(op.tile_rows, rows - task.row)), task.column,
                      std::min(op.tile_columns, op.out_padded - task.column)};
   if (op.part_depth == 0) {
-    (op.flags & kWinograd       ? kernels_->winograd
+    (takes_points(op, form_)    ? kernels_->winograd
      : op.flags & kMaxPoolFirst ? kernels_->behind_pool
                                 : kernels_->by_kind[op.kind])(view, tile, scratch);
   } else if (!compute_part(task, view, tile, counters)) {

@@ -103,7 +103,7 @@ using WindowsToPoints = void (*)(const float* windows, uint32_t size, uint32_t p
 
 struct Kernels {
   Kernel by_kind[7];                  // indexed by OpKind
-  Kernel winograd;                    // a convolution that is flagged so
+  Kernel winograd;                    // a convolution whose weights are at points; null for AMX
   Kernel behind_pool;                 // a convolution that is flagged kMaxPoolFirst
   WindowsToPoints windows_to_points;  // null for AMX
 };

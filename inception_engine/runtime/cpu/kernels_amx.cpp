@@ -63,6 +63,6 @@ struct MatrixUnit {
 #include "convolution_amx.h"
 
 namespace ie::cpu {
-// Direct convolutions are faster here than Winograd's algorithm.
-const Kernels kAmxKernels = kernels_with<conv>(conv, nullptr);
+// Direct convolutions are faster here than Winograd's algorithm (takes_points).
+const Kernels kAmxKernels = kernels_with<conv>(nullptr, nullptr);
 }  // namespace ie::cpu

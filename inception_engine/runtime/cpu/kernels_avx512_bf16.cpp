@@ -38,8 +38,10 @@ struct Step<Bfloat16> {
 }  // namespace
 }  // namespace ie::cpu
 
-#include "convolution_bf16.h"
+#include "convolution.h"
+#include "winograd.h"
+#include "winograd_weights.h"
 
 namespace ie::cpu {
-const Kernels kAvx512Bf16Kernels = kernels_with<conv>(by_points_or_pairs, windows_to_points);
+const Kernels kAvx512Bf16Kernels = kernels_with<conv>(winograd, windows_to_points);
 }  // namespace ie::cpu

@@ -1,9 +1,9 @@
 // The tile kernels, written once over V16, a vector of 16 floats; Element, what activations are: float or Bfloat16; and
 // Largest, a vector in which maximum pools compare elements.
 //
-// Included by kernels_portable.cpp, kernels_avx2.cpp, kernels_avx512.cpp, kernels_avx512_bf16.cpp and kernels_amx.cpp, each of which defines them
-// in its anonymous namespace first, and includes its convolutions behind this. No templates of the standard library here:
-// a function that two of these files instantiate is one function to the linker, and may come from the wrong file.
+// Included by the kernels_*.cpp, each of which defines them in its anonymous namespace first, and includes its convolutions
+// behind this. No templates of the standard library here: a function that two of these files instantiate is one function to
+// the linker, and may come from the wrong file.
 //
 // Every element of an output is computed by the same sequence of operations whatever tile, block or vector
 // lane it falls into; so results do not depend on the tiling, the threads or the place in the batch, if weights are finite
