@@ -50,15 +50,17 @@ __attribute__((always_inline)) inline void multiply_step(const Number* const (&a
   }
 }
 
-// sum += a * weights over all channels of one tap. kAhead: fetches one line per step `ahead` floats further on.
-template <bool kAhead, typename Number, int kRows, int kPanels>
+// sum += a * weights over all channels of one tap. Each step fetches a line `ahead` floats further on, of the first kAhead
+// panels.
+template <int kAhead, typename Number, int kRows, int kPanels>
 __attribute__((always_inline)) inline void multiply(const Number* const (&a)[kRows], const float* weights,
                                                     size_t channels, size_t panel_stride, ptrdiff_t ahead,
                                                     V16 (&sum)[kRows][kPanels]) {
   using S = Step<Number>;
   const size_t whole = channels / S::kElements * S::kElements;
   for (size_t k = 0; k < whole; k += S::kElements, weights += kPanel) {
-    if (kAhead) __builtin_prefetch(weights + ahead, 0, 2);
+#pragma GCC unroll 4
+    for (int j = 0; j < kAhead; ++j) __builtin_prefetch(weights + ahead + j * panel_stride, 0, 2);
     multiply_step(a, k, weights, panel_stride, sum, S::broadcast);
   }
   if constexpr (S::kElements > 1) {
