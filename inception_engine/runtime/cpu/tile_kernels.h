@@ -64,12 +64,30 @@ struct Average {
   static Vector finish(Vector sum, uint32_t pixels) { return sum / Vector::broadcast(float(pixels)); }
 };
 
-// Of `pixels` that lie `step` elements apart, each loaded by `load`.
+// Of `pixels` that lie `step` elements apart, each vector loaded by `load`.
 template <typename Pool, typename Number, typename Load>
 inline typename Pool::Vector pool_pixels(const Number* in, size_t step, uint32_t pixels, Load load) {
   typename Pool::Vector value = load(in);
   for (uint32_t i = 1; i < pixels; ++i) value = Pool::of(value, load(in += step));
   return value;
+}
+
+// The same for `columns` columns: load(address, column), store(column, vector). Most are a whole group of three pixels, whose
+// loops are unrolled: pools take two thirds of the time.
+template <typename Pool, uint32_t kColumns, typename Number, typename Load, typename Store>
+__attribute__((always_inline)) inline void pool_columns(const Number* in, size_t step, uint32_t pixels,
+                                                        uint32_t columns, Load load, Store store) {
+  constexpr uint32_t kLanes = Pool::Vector::kLanes;
+  const auto pool_at = [&](uint32_t column, uint32_t count) __attribute__((always_inline)) {
+    store(column,
+          pool_pixels<Pool>(in + column, step, count, [&](const Number* p) { return load(p, column); }));
+  };
+  if (pixels == 3 && columns == kColumns) {
+#pragma GCC unroll 4
+    for (uint32_t column = 0; column < kColumns; column += kLanes) pool_at(column, 3);
+  } else {
+    for (uint32_t column = 0; column < columns; column += kLanes) pool_at(column, pixels);
+  }
 }
 
 struct Span {
@@ -106,29 +124,37 @@ void pool_to(const OpView& view, const Tile& tile, const Scratch& scratch, Eleme
     const Span down = span_of(y, op.stride_h, op.kernel_h, op.in_h, op.pad_top, op.pad_bottom);
     const uint32_t first = across(x).begin, last = across(x + run - 1).end;
     for (uint32_t group = tile.column; group < end; group += kColumns) {
-      const uint32_t group_end = smaller(group + kColumns, end);
+      const uint32_t columns = smaller(kColumns, end - group), height = down.end - down.begin;
+      const auto load = [](const auto* p, uint32_t) { return Vector::load(p); };
+      const auto load_inside = [&](const Element* p, uint32_t column) {
+        column += group;
+        return load_part<Vector>(p, column < op.in_channels ? op.in_channels - column : 0);
+      };
       const Element* in =
-          static_cast<const Element*>(view.in) + (size_t(image) * op.in_h + down.begin) * line;
+          static_cast<const Element*>(view.in) + (size_t(image) * op.in_h + down.begin) * line + group;
       for (uint32_t pixel = first; pixel < last; ++pixel) {
-        for (uint32_t column = group; column < group_end; column += Vector::kLanes) {
-          const uint32_t channels = column < op.in_channels ? op.in_channels - column : 0;
-          const auto load = [channels](const Element* p) { return load_part<Vector>(p, channels); };
-          pool_pixels<Pool>(in + pixel * view.in_pitch + column, line, down.end - down.begin, load)
-              .store(pooled + (pixel - first) * kColumns + column - group);
-        }
+        const Element* from = in + pixel * view.in_pitch;
+        Number* const kept = pooled + (pixel - first) * kColumns;
+        const auto keep = [&](uint32_t column, Vector value) { value.store(kept + column); };
+        group + kColumns <= op.in_channels
+            ? pool_columns<Pool, kColumns>(from, line, height, columns, load, keep)
+            : pool_columns<Pool, kColumns>(from, line, height, columns, load_inside, keep);
       }
       for (uint32_t i = 0; i < run; ++i) {
         const Span span = across(x + i);
         const uint32_t width = span.end - span.begin;
-        const uint32_t pixels =
-            op.flags & kCountIncludePad ? down.padded * span.padded : (down.end - down.begin) * width;
-        for (uint32_t column = group; column < group_end; column += Vector::kLanes) {
-          const Number* columns = pooled + (span.begin - first) * kColumns + column - group;
-          const Vector value =
-              pool_pixels<Pool>(columns, kColumns, width, [](const Number* p) { return Vector::load(p); });
-          Element* out = to + (row - tile.row + i) * pitch + column;
-          store_part(out, Pool::finish(value, pixels), op, column, end);
-        }
+        const uint32_t pixels = op.flags & kCountIncludePad ? down.padded * span.padded : height * width;
+        const Number* kept = pooled + (span.begin - first) * kColumns;
+        Element* out = to + (row - tile.row + i) * pitch + group;
+        const auto store = [&](uint32_t column, Vector value) {
+          Pool::finish(value, pixels).store(out + column);
+        };
+        const auto store_inside = [&](uint32_t column, Vector value) {
+          store_part(out + column, Pool::finish(value, pixels), op, group + column, end);
+        };
+        group + kColumns <= smaller(op.out_channels, end)
+            ? pool_columns<Pool, kColumns>(kept, kColumns, width, columns, load, store)
+            : pool_columns<Pool, kColumns>(kept, kColumns, width, columns, load, store_inside);
       }
     }
   }
@@ -234,6 +260,17 @@ void softmax(const OpView& view, const Tile& tile, const Scratch& scratch) {
 
 // ---- The caller's image: NHWC, zeros to the left and right.
 
+// Pixels of three planes, side by side. One loop, of which compilers make vectors of float32, takes two fifths of the time of
+// three.
+inline void interleave(const float* in, size_t plane, uint32_t count, Element* __restrict out) {
+  const float *red = in, *green = in + plane, *blue = in + 2 * plane;
+  for (uint32_t i = 0; i < count; ++i) {
+    put(out + 3 * i, red[i]);
+    put(out + 3 * i + 1, green[i]);
+    put(out + 3 * i + 2, blue[i]);
+  }
+}
+
 void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
   const OpRecord& op = *view.record;
   const uint32_t channels = op.in_channels, width = op.in_w;
@@ -246,6 +283,15 @@ void input(const OpView& view, const Tile& tile, const Scratch& scratch) {
     const uint32_t left = op.pad_left > begin ? smaller(op.pad_left - begin, run) : 0;
     const uint32_t right = op.pad_left + width > begin ? smaller(op.pad_left + width - begin, run) : 0;
     const uint32_t x = begin + left - op.pad_left;
+    if (scratch.input->format == IE_FLOAT32_NCHW && channels == 3 && op.out_padded == 3 && pitch == 3) {
+      const float* in = static_cast<const float*>(scratch.input->data) +
+                        (line / op.in_h * 3 * op.in_h + line % op.in_h) * width + x;
+      Element* out = static_cast<Element*>(view.out) + row * pitch;
+      memset(out, 0, left * 3 * sizeof(Element));
+      interleave(in, size_t(op.in_h) * width, right - left, out + left * 3);
+      memset(out + right * 3, 0, (run - right) * 3 * sizeof(Element));
+      continue;
+    }
     for (uint32_t c = 0; c < op.out_padded; ++c) {
       Element* out = static_cast<Element*>(view.out) + row * pitch + c;
       if (c >= channels) {

@@ -56,10 +56,12 @@ struct V16 {
     const __m512 error = _mm512_fnmadd_ps(half_xy, y, _mm512_set1_ps(0.5f));
     return {_mm512_fmadd_ps(y, error, y)};
   }
-  // vmaxps returns its second operand when one is NaN.
+  // vmaxps returns its second operand when one is NaN. So does max() below, but where it is the first that is NaN, quiet
+  // or signaling, which vfixupimmps puts back.
   V16 relu() const { return {_mm512_max_ps(_mm512_setzero_ps(), r)}; }
   static V16 max(V16 a, V16 b) {
-    return {_mm512_mask_mov_ps(_mm512_max_ps(a.r, b.r), _mm512_cmp_ps_mask(a.r, a.r, _CMP_UNORD_Q), a.r)};
+    const __m512i nan_of_first = _mm512_set1_epi32(0x11);
+    return {_mm512_fixupimm_ps(_mm512_max_ps(a.r, b.r), a.r, nan_of_first, 0)};
   }
   static V16 multiply_add(V16 a, V16 b, V16 c) { return {_mm512_fmadd_ps(a.r, b.r, c.r)}; }
   V16 operator+(V16 b) const { return {_mm512_add_ps(r, b.r)}; }
