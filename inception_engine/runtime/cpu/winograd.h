@@ -105,7 +105,7 @@ inline Corner corner_of(const Patches& p, size_t patch) {
   return {line / p.down, uint32_t(line % p.down) * p.side, uint32_t(patch % p.across) * p.side};
 }
 
-// Half of the points of 16 channels: as many vectors as registers hold. Whole patches took 1.5 to 1.8 times as long.
+// Half of the points of 16 channels: as many vectors as the registers of AVX-512 hold. Whole patches took 1.5 to 1.8 times as long.
 template <typename Points, int kHalf>
 __attribute__((always_inline)) inline void half_to_points(const Element* const* pixels, uint32_t channel,
                                                           uint32_t channels, float* out,
@@ -142,16 +142,13 @@ void transform_input(const Patches& p, const Scratch& scratch) {
     const Element* next[kPatch];     // in each line behind them, where those of the next patch are
     for (uint32_t h = 0; h < kPatch; ++h) {
       const uint32_t y = corner.y + h - op.pad_top;  // outside the image: huge
-      next[h] = y < op.in_h ? static_cast<const Element*>(view.in) +
-                                  ((corner.image * op.in_h + y) * op.in_w + corner.x + kPatch - op.pad_left) *
-                                      view.in_pitch
-                            : static_cast<const Element*>(scratch.zeros);
-      for (uint32_t w = 0; w < kPatch; ++w) {
+      for (uint32_t w = 0; w <= kPatch; ++w) {
         const uint32_t x = corner.x + w - op.pad_left;
-        pixels[h * kPatch + w] = y < op.in_h && x < op.in_w
-                                     ? static_cast<const Element*>(view.in) +
-                                           ((corner.image * op.in_h + y) * op.in_w + x) * view.in_pitch
-                                     : static_cast<const Element*>(scratch.zeros);
+        const Element* pixel = y < op.in_h && x < op.in_w
+                                   ? static_cast<const Element*>(view.in) +
+                                         ((corner.image * op.in_h + y) * op.in_w + x) * view.in_pitch
+                                   : static_cast<const Element*>(scratch.zeros);
+        (w < kPatch ? pixels[h * kPatch + w] : next[h]) = pixel;
       }
     }
     float* out = p.points + i * p.pitch;
@@ -200,7 +197,8 @@ inline void point_rows(size_t rows, const float* points, size_t pitch, const flo
   }
 }
 
-// Fetches what transform_output will write, evenly over `steps` steps: of many lines at a time a processor drops some.
+// Fetches what transform_output will write (and what whole patches would, at the edges), evenly over `steps` steps: of many lines
+// at a time a processor drops some.
 struct FetchOutputs {
   const Patches& p;
   const uint32_t column, panels;
@@ -239,10 +237,15 @@ struct FetchOutputs {
   }
 };
 
-// Blocks of rows that so many patches are cut into.
-inline size_t blocks_of(size_t count, int panels) {
-  const size_t rows = Blocks::rows(panels);
+// Blocks of rows that so many patches are cut into: for a group of panels, and for panels in groups of so many.
+inline size_t blocks_of(size_t count, int group) {
+  const size_t rows = Blocks::rows(group);
   return (count + rows - 1) / rows;
+}
+
+inline size_t blocks_of_all(size_t count, uint32_t panels, uint32_t group) {
+  const uint32_t rest = panels % group;
+  return panels / group * blocks_of(count, int(group)) + (rest != 0 ? blocks_of(count, int(rest)) : 0);
 }
 
 template <uint32_t kPoints, int kPanels>
@@ -252,10 +255,10 @@ void point_group(const Patches& p, uint32_t panels, const float* weights, uint32
   }
   constexpr size_t kRows = Blocks::rows(kPanels);
   const size_t channels = p.view->record->in_channels, blocks = blocks_of(p.count, kPanels);
-  // Small patches are of small images, which are in L2.
+  // The compiler gives small patches to small images, which are in L2.
   constexpr bool kFetchesOutputs = kPoints == SixPoints::kPatch * SixPoints::kPatch;
   FetchOutputs fetch(p, column, panels, kPoints * blocks);
-  // The next point's weights lie behind these. The first blocks fetch them, each those of two panels.
+  // The next point's weights lie behind these. Each of the first blocks fetches those of two panels.
   constexpr size_t kFetched = kPanels < 2 ? 1 : 2;
   const size_t panel_stride = kPoints * channels * kPanel;
   for (uint32_t point = 0; point < kPoints; ++point, weights += channels * kPanel) {
@@ -341,9 +344,9 @@ void by_patches(const OpView& view, const Tile& tile, const Scratch& scratch) {
     for (uint32_t panel = tile.column / kPanel, group; panels > 0; panels -= group, panel += group) {
       group = Blocks::group(panels);
       // One less where that makes fewer blocks, since those of fewer panels have more rows.
-      const uint32_t less = group - 1;
-      if (panels > group && less > 0 && blocks_of(p.count, less) * group < blocks_of(p.count, group) * less)
-        group = less;
+      if (panels > group && group > 1 &&
+          blocks_of_all(p.count, panels, group - 1) < blocks_of_all(p.count, panels, group))
+        --group;
       p.sum_pitch = group * kPanel;
       p.sum_stride = p.count * p.sum_pitch + kPanel;
       point_group<kPoints, Blocks::kPanels>(
