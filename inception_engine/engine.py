@@ -253,7 +253,7 @@ class Engine:
         if not isinstance(tasks, int | np.integer) or not 0 <= tasks <= MAX_TASKS:
             raise ArgumentError(f"tasks is {tasks!r}, not the number of a program's tasks")
         times = np.zeros(tasks, TASK_TIME)
-        self._call(self._library.ie_context_trace, times.ctypes.data, len(times))
+        self._call(self._library.ie_context_trace, _address(times), len(times))
         try:
             self.run(images)
         finally:
