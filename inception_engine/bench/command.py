@@ -212,7 +212,7 @@ def _measure(suite: Suite, wanted: Sequence[Sequence[Case]], journal: Journal) -
             workload = group[0].workload
             head = f"[{number}/{len(wanted)}] {workload.variant}, batch {workload.batch}"
             suite.progress = partial(_step, show, head)
-            journal.rows(suite.run(group))
+            suite.run(group, journal.rows)
             advance(sum(suite.steps(group) for group in wanted[:number]))
 
 

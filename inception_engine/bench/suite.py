@@ -58,18 +58,23 @@ class Suite:
         opened = arrivals.STEPS + 1 if method.open_loop else 0
         return 1 + len(group) * (method.starts + method.schedule.rounds + 1 + 1 + opened)
 
-    def run(self, group: Sequence[Case]) -> list[Row]:
-        """A row for each case, in order. What a peer does wrong is the status of its row."""
+    def run(self, group: Sequence[Case], receive: Callable[[list[Row]], None]) -> None:
+        """``receive`` gets a row for each case, in order. What a peer does wrong is the status of its row. Behind the
+        rounds Ctrl-C loses only what comes behind them, and is raised when ``receive`` has the rows."""
         obstacles = {case: PEERS[case.peer].obstacle(case) for case in group}
         rows = {
             case: Row.of(case, **({} if why is None else {"status": why})) for case, why in obstacles.items()
         }
         possible = [case for case, why in obstacles.items() if why is None]
         if not possible:
-            return list(rows.values())
+            receive(list(rows.values()))
+            return
         self.progress("reference")
         expected = possible[0].workload.expected()
         workers: dict[str, Worker] = {}
+        parts: dict[str, dict[str, float]] = {}
+        held: dict[str, Held] = {}
+        cut: KeyboardInterrupt | None = None
         with contextlib.ExitStack() as stack:
             for case in possible:
                 try:
@@ -93,14 +98,22 @@ class Suite:
                     )
             timed = measure(workers, self._method.schedule, clock=Clock(), progress=self._turn)
             good = {name: worker for name, worker in workers.items() if timed[name].error is None}
-            parts = {name: self._parts(name, good) for name in good}
-            held = self._open_loop(good, timed, possible[0].streams)
-        return [
-            timed_row(row, timed, parts.get(case.label, {}), held.get(case.label), self._method.open_loop)
-            if case.label in timed
-            else row
-            for case, row in rows.items()
-        ]
+            try:
+                for name in good:
+                    parts[name] = self._parts(name, good)
+                held = self._open_loop(good, timed, possible[0].streams)
+            except KeyboardInterrupt as stop:
+                cut = stop
+        receive(
+            [
+                timed_row(row, timed, parts.get(case.label, {}), held.get(case.label), self._method.open_loop)
+                if case.label in timed
+                else row
+                for case, row in rows.items()
+            ]
+        )
+        if cut is not None:
+            raise cut
 
     @contextlib.contextmanager
     def checked(self, case: Case) -> Iterator[Worker]:

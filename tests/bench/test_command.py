@@ -24,6 +24,7 @@ from inception_engine.bench.timing import measure
 from tests.bench.conftest import Install
 from tests.bench.test_report import ENVIRONMENT, OURS
 
+Receive = Callable[[list[Row]], None]
 QUICK = ["--duration", "0.01", "--warmup", "0", "--rounds", "2", "--threads", "1"]
 ONE = ["--batch", "2", "--variant", "plain"]
 
@@ -132,7 +133,7 @@ def test_formats(
 ) -> None:
     install("good")
     rows = [Row(peer="good", variant="lrn", device="cpu", dtype="fp32", batch=1, threads=1)]
-    monkeypatch.setattr(suite.Suite, "run", lambda self, group: rows)
+    monkeypatch.setattr(suite.Suite, "run", lambda self, group, receive: receive(rows))
     assert (
         command.main([*QUICK, "--peers", "good", "--batch", "1", "--variant", "lrn", "--format", form]) == 0
     )
@@ -181,10 +182,10 @@ def test_what_is_finished_is_kept(
 ) -> None:
     """Ctrl-C, or an error in writing, in the second group."""
 
-    def rows(self: suite.Suite, group: list[Case]) -> list[Row]:
+    def rows(self: suite.Suite, group: list[Case], receive: Receive) -> None:
         if group[0].workload.batch == 3 and end == "interrupt":
             raise KeyboardInterrupt
-        return [_measured(case) for case in group]
+        receive([_measured(case) for case in group])
 
     def write(self: Journal, rows: list[Row]) -> None:
         if rows[0].batch == 3:
@@ -254,6 +255,43 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
     assert "good" in captured.out and captured.err == ""
 
 
+@pytest.mark.parametrize("place", ["search", "parts"])
+def test_what_comes_behind_the_rounds_can_be_cut_off_without_them(
+    place: str,
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """In the open loop, or while the second peer's parts are timed."""
+    asked: list[str] = []
+
+    def search(*arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def parts(self: process.Worker, calls: int) -> dict[str, list[int]]:
+        asked.append("parts")
+        if place == "parts" and len(asked) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, calls)
+
+    install("good")
+    install("slow", "slow")
+    original = process.Worker.parts
+    monkeypatch.setattr(arrivals, "search", search)
+    monkeypatch.setattr(process.Worker, "parts", parts)
+    path = tmp_path / "run.json"
+    arguments = ["--peers", "good,slow", *ONE, "--open-loop", "100", "--json", str(path)]
+    assert command.main([*QUICK, *arguments]) == 143
+    document = records.read(path)
+    assert document.status == 143
+    for row, is_whole in zip(document.rows, (True, place == "search"), strict=True):
+        assert row.status == "ok" and row.p50_ms and len(row.rounds_ms) == 2 and row.ratio
+        assert (row.preprocess_ms is not None) == is_whole
+        assert row.open_bound_ms is None and row.open_rate_per_s is None
+    assert "slow" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_an_impatient_user_loses_nothing(
     first: signal.Signals,
@@ -264,10 +302,10 @@ def test_an_impatient_user_loses_nothing(
 ) -> None:
     """Ctrl-C once more while the files are ended, and once more while the rest is cleaned up."""
 
-    def rows(self: suite.Suite, group: list[Case]) -> list[Row]:
+    def rows(self: suite.Suite, group: list[Case], receive: Receive) -> None:
         if group[0].workload.batch == 3:
             os.kill(os.getpid(), first)
-        return [_measured(case) for case in group]
+        receive([_measured(case) for case in group])
 
     def end(self: Journal, *arguments: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
