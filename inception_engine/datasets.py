@@ -37,8 +37,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int) -> Image.Image:
-        """Decoded: RGB, or L if it is grey, turned as the camera was held. Raises ImageError, which names the file."""
+    def image(self, index: int, side: int | None = None) -> Image.Image:
+        """Decoded: RGB, or L if it is grey, turned as the camera was held. ``side``: pixels to which the caller will
+        resize its shorter side; an image too thin for that is not decoded. Raises ImageError, which names the file."""
 
     def label(self, index: int) -> int: ...
 
@@ -83,8 +84,8 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int) -> Image.Image:
-        return decode(self.name(index))
+    def image(self, index: int, side: int | None = None) -> Image.Image:
+        return decode(self.name(index), side)
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
@@ -104,8 +105,8 @@ class Selection:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def image(self, index: int) -> Image.Image:
-        return self.dataset.image(int(self.indices[index]))
+    def image(self, index: int, side: int | None = None) -> Image.Image:
+        return self.dataset.image(int(self.indices[index]), side)
 
     def label(self, index: int) -> int:
         return self.dataset.label(int(self.indices[index]))
@@ -131,8 +132,8 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int) -> Image.Image:
-        return decode(self.images[index][..., None])
+    def image(self, index: int, side: int | None = None) -> Image.Image:
+        return decode(self.images[index][..., None], side)
 
     def label(self, index: int) -> int:
         return int(self.labels[index])

@@ -53,19 +53,21 @@ def pixels(source: Source, preprocess: Preprocess, input_shape: Shape) -> np.nda
     Raises ImageError, and InputTypeError or InputShapeError for what is no image at all.
     """
     check_channels(input_shape[0])
-    image, what = _open(source), _describe(source)
-    # By the header: of an image of few bytes and one column, the pixels alone would take gigabytes and a minute.
-    _resized(image.size, _side(preprocess, input_shape), what)
-    picture = centre(_convert(image, what), preprocess, input_shape, what)
-    return to_array(picture, preprocess.order)
+    image = decode(source, shorter_side(preprocess, input_shape))
+    return to_array(centre(image, preprocess, input_shape, _describe(source)), preprocess.order)
 
 
-def decode(source: Source) -> Image.Image:
+def decode(source: Source, side: int | None = None) -> Image.Image:
     """The picture of ``pixels``'s source: turned as the camera was held (EXIF), of mode "L" if it is grey, else "RGB".
 
-    Transparency is dropped, and of 16 bits the upper 8 stay. Raises what ``pixels`` raises.
+    Transparency is dropped, and of 16 bits the upper 8 stay. ``side``: pixels to which the shorter side will be resized
+    (``shorter_side``); what is too thin for that is refused, and not decoded. Raises what ``pixels`` raises.
     """
-    return _convert(_open(source), _describe(source))
+    image, what = _open(source), _describe(source)
+    if side is not None:
+        # By the header: of an image of few bytes and one column, the pixels alone would take gigabytes and a minute.
+        _resized(image.size, side, what)
+    return _convert(image, what)
 
 
 def from_bytes(content: bytes, what: str = "image") -> Image.Image:
@@ -83,6 +85,11 @@ def check_channels(channels: int) -> None:
 def as_channels(image: Image.Image, channels: int) -> Image.Image:
     """A decoded image as grey (1) or RGB (3); itself if it is that already."""
     return _as_mode(image, "L" if channels == 1 else "RGB")
+
+
+def shorter_side(preprocess: Preprocess, input_shape: Shape) -> int:
+    """Pixels of the shorter side to which ``pixels`` and ``centre`` resize an image."""
+    return max(preprocess.resize, *input_shape[1:])
 
 
 def resize_shorter(image: Image.Image, side: int, what: str = "image") -> Image.Image:
@@ -106,7 +113,7 @@ def centre(
     """
     channels, height, width = input_shape
     check_channels(channels)
-    resized = resize_shorter(as_channels(image, channels), _side(preprocess, input_shape), what)
+    resized = resize_shorter(as_channels(image, channels), shorter_side(preprocess, input_shape), what)
     # As torchvision's CenterCrop.
     left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
     return resized.crop((left, top, left + width, top + height))
@@ -156,11 +163,6 @@ def _raise(error: OSError) -> NoReturn:
 
 def _describe(source: Source) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else "image"
-
-
-def _side(preprocess: Preprocess, input_shape: Shape) -> int:
-    """The shorter side that an image is resized to."""
-    return max(preprocess.resize, *input_shape[1:])
 
 
 def _resized(size: tuple[int, int], side: int, what: str) -> tuple[int, int]:

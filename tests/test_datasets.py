@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception_engine.datasets import Digits, ImageFolder, digits, opened, parts, split, taken_whole
+from inception_engine.datasets import (
+    Digits,
+    ImageFolder,
+    Selection,
+    digits,
+    opened,
+    parts,
+    split,
+    taken_whole,
+)
 from inception_engine.errors import DatasetError, ImageDamaged, ImageTooLarge, PackageError
 from inception_engine.preprocess import decode
 
@@ -127,6 +136,16 @@ def test_a_decompression_bomb_is_named_and_not_decoded(folder: Path) -> None:
     (folder / "dog/b.png").write_bytes(content)
     with pytest.raises(ImageTooLarge, match=r"dog/b\.png: more than 100,000,000 pixels"):
         ImageFolder(folder).image(3)
+
+
+def test_an_image_too_thin_to_be_resized_is_named_and_not_decoded(folder: Path) -> None:
+    write(folder / "dog/b.png", 1, (1, 100_000))
+    (folder / "dog/b.png").write_bytes((folder / "dog/b.png").read_bytes()[:60])
+    for dataset in (ImageFolder(folder), Selection(ImageFolder(folder), np.arange(5))):
+        with pytest.raises(ImageTooLarge, match=r"dog/b\.png: after resizing 256 x 25600000 pixels"):
+            dataset.image(3, 256)
+        with pytest.raises(ImageDamaged):  # it will not be resized
+            dataset.image(3)
 
 
 def test_the_digits() -> None:

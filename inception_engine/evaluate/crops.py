@@ -24,7 +24,14 @@ from PIL import Image
 
 from inception_engine.errors import ArgumentError
 from inception_engine.network import Preprocess, Shape
-from inception_engine.preprocess import as_channels, centre, check_channels, resize_shorter, to_array
+from inception_engine.preprocess import (
+    as_channels,
+    centre,
+    check_channels,
+    resize_shorter,
+    shorter_side,
+    to_array,
+)
 
 Box = tuple[int, int, int, int]
 
@@ -54,7 +61,7 @@ def views(
     check_channels(channels)
     image = as_channels(image, channels)
     crops: list[Image.Image] = []
-    for side in sides(height, width)[: 1 if count == TEN else None]:
+    for side in _sides(count, height, width):
         resized = resize_shorter(image, side, what)
         found = squares(resized.size)
         for square in found[1:2] if count == TEN else found:
@@ -66,9 +73,21 @@ def views(
     return np.concatenate([plain, plain[:, :, ::-1]])
 
 
+def largest_side(count: int, preprocess: Preprocess, input_shape: Shape) -> int:
+    """Pixels of the shorter side at the largest scale of ``views``, for ``Dataset.image``."""
+    if count == ONE:
+        return shorter_side(preprocess, input_shape)
+    return _sides(count, *input_shape[1:])[-1]
+
+
 def sides(height: int, width: int) -> tuple[int, ...]:
     """The shorter sides, in pixels, to which an image is resized for an input of this size, the smallest first."""
     return tuple(round(max(height, width) * sevenths / 7) for sevenths in SEVENTHS)
+
+
+def _sides(count: int, height: int, width: int) -> tuple[int, ...]:
+    """Those of ``sides`` that 10 or 144 crops are taken of."""
+    return sides(height, width)[: 1 if count == TEN else None]
 
 
 def squares(size: tuple[int, int]) -> tuple[Box, Box, Box]:

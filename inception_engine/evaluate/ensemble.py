@@ -14,7 +14,7 @@ import numpy as np
 from inception_engine.backends.base import Backend
 from inception_engine.datasets import Dataset
 from inception_engine.errors import BackendError, DatasetError, ImageError
-from inception_engine.evaluate.crops import check_count, views
+from inception_engine.evaluate.crops import check_count, largest_side, views
 from inception_engine.evaluate.metrics import Tally, softmax
 from inception_engine.network import Preprocess, Shape
 
@@ -115,9 +115,10 @@ class Ensemble:
         """
         check_count(count)
         inputs = {member.input for member in self.members}
+        side = max(largest_side(count, *each) for each in inputs)
 
         def made(index: int) -> Views:
-            image, what = dataset.image(index), dataset.name(index)
+            image, what = dataset.image(index, side), dataset.name(index)
             return {each: views(image, count, *each, what) for each in inputs}
 
         chunk: list[tuple[int, Views]] = []

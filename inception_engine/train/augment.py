@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance
 
 from inception_engine.errors import ArgumentError
 from inception_engine.network import Preprocess, Shape
-from inception_engine.preprocess import as_channels, centre, check_channels, to_array
+from inception_engine.preprocess import as_channels, centre, check_channels, shorter_side, to_array
 
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -91,6 +91,12 @@ class Augmentation:
                 raise ArgumentError(f"{name} is {getattr(self, name)}, not within 0 and 1")
         if not 0 <= self.lighting < math.inf:
             raise ArgumentError(f"lighting is {self.lighting}, not 0 or positive")
+
+    @property
+    def side(self) -> int:
+        """Pixels of the shorter side of validation's images, for ``Dataset.image``: what is too thin for validation is
+        not trained with, though a patch could be cut out of it."""
+        return shorter_side(self.preprocess, self.input_shape)
 
     def off(self) -> Augmentation:
         """The same with every switch off: what validation sees."""

@@ -78,7 +78,7 @@ class Recipe:
         )
 
     def _image(self, index: int, epoch: int, augmentation: Augmentation) -> np.ndarray:
-        image, name = self.dataset.image(index), self.dataset.name(index)
+        image, name = self.dataset.image(index, augmentation.side), self.dataset.name(index)
         return augment(image, augmentation, generator(self.seed, epoch, index), name)
 
     def _candidates(self, index: int, epoch: int | None) -> Iterator[int]:

@@ -56,7 +56,7 @@ def draw(
         raise ArgumentError(f"a sheet of {rows} images in {epochs} epochs")
     preprocess = dataclasses.replace(augmentation.preprocess, order="RGB")
     augmentation = dataclasses.replace(augmentation, preprocess=preprocess)
-    chosen = _readable(dataset, order(seed, 0, len(dataset)).tolist(), rows, skipped)
+    chosen = _readable(dataset, order(seed, 0, len(dataset)).tolist(), rows, augmentation.side, skipped)
     _, height, width = augmentation.input_shape
     scale = max(1, -(-_LEAST // max(height, width)))
     cell = (width * scale, height * scale)
@@ -82,16 +82,17 @@ def draw(
 
 
 def _readable(
-    dataset: Dataset, indices: list[int], count: int, skipped: list[str] | None
+    dataset: Dataset, indices: list[int], count: int, side: int, skipped: list[str] | None
 ) -> list[tuple[int, Image.Image]]:
-    """The first ``count`` images that can be read, or all such, with their indices. See ``draw``."""
+    """The first ``count`` images that can be read, or all such, with their indices. ``side``: of ``Dataset.image``,
+    the rest: of ``draw``."""
     found: list[tuple[int, Image.Image]] = []
     last: ImageError | None = None
     for index in indices:
         if len(found) == count:
             break
         try:
-            found.append((index, dataset.image(index)))
+            found.append((index, dataset.image(index, side)))
         except ImageError as error:
             if skipped is None:
                 raise

@@ -64,7 +64,7 @@ class Greys:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, side: int | None = None) -> Image.Image:
         if index in self.damaged:
             raise ImageDamaged(f"{self.name(index)}: damaged")
         return Image.new("L", self.size, 16 + self.labels[index] * 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 
 import inception_engine as ie
 from inception_engine.backends.base import Backend
-from inception_engine.errors import BackendError, DatasetError, ImageError
+from inception_engine.datasets import ImageFolder
+from inception_engine.errors import BackendError, DatasetError, ImageError, ImageTooLarge
 from inception_engine.evaluate.crops import views
 from inception_engine.evaluate.ensemble import CROPS_AT_ONCE, Ensemble, evaluate
 from inception_engine.evaluate.metrics import Agreement, agreement, softmax
@@ -74,7 +76,7 @@ def test_crops_are_averaged_over_images_of_a_real_network() -> None:
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in range(3)]
     data = Greys([0, 1, 2])
-    data.image = lambda index: images[index]  # type: ignore[method-assign]
+    data.image = lambda index, side=None: images[index]  # type: ignore[method-assign]
     with ie.load(network, max_batch=7) as first, ie.load(wider, "torch", threads=1) as second:
         found = list(Ensemble([first, second]).probabilities(data, 10))
         assert [index for index, _ in found] == [0, 1, 2]
@@ -177,7 +179,7 @@ def test_the_engine_agrees_with_torch_but_where_two_classes_are_too_close(dtype:
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)) for _ in range(40)]
     data = Greys([0] * len(images))
-    data.image = lambda index: images[index]  # type: ignore[method-assign]
+    data.image = lambda index, side=None: images[index]  # type: ignore[method-assign]
     with ie.load(network, "torch", threads=1) as torch, ie.load(network, emulate=True, dtype=dtype) as engine:
         found = agree(engine, torch, data)
         logits = torch.run(
@@ -191,6 +193,23 @@ def test_the_engine_agrees_with_torch_but_where_two_classes_are_too_close(dtype:
         assert (found.a, found.b) == (engine.description, torch.description)
         with ie.load(other) as control:
             assert len(agree(control, torch, data).differing) > 20
+
+
+@pytest.mark.parametrize("count", [1, 10, 144])
+def test_images_too_thin_are_refused_before_they_are_decoded(count: int, tmp_path: Path) -> None:
+    for index in range(CLASSES):
+        (tmp_path / str(index)).mkdir()
+        Image.new("L", (6, 6)).save(tmp_path / str(index) / "a.png")
+    thin = tmp_path / "3" / "a.png"
+    Image.new("L", (1, 5_000_000)).save(thin)
+    thin.write_bytes(thin.read_bytes()[:60])  # its header, and next to none of its pixels
+    ensemble = Ensemble([Brightness(), Brightness(input_shape=(3, 9, 5))])
+    with pytest.raises(ImageTooLarge, match=r"3/a\.png: after resizing"):
+        list(ensemble.probabilities(ImageFolder(tmp_path), count))
+    skipped: list[ImageError] = []
+    found = list(ensemble.probabilities(ImageFolder(tmp_path), count, skipped.append))
+    assert [index for index, _ in found] == [0, 1, 2, 4, 5, 6, 7]
+    assert [type(error) for error in skipped] == [ImageTooLarge]
 
 
 def test_models_that_do_not_go_together_are_refused() -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from inception_engine.datasets import ImageFolder
-from inception_engine.errors import ArgumentError, ImageDamaged, LoaderError
+from inception_engine.errors import ArgumentError, ImageDamaged, ImageTooLarge, LoaderError
 from inception_engine.network import Preprocess
 from inception_engine.preprocess import decode, pixels
 from inception_engine.train import loader as module
@@ -44,7 +44,7 @@ class Noise:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, side: int | None = None) -> Image.Image:
         self.touched(index)
         return decode(self.pixels[index])
 
@@ -177,6 +177,22 @@ def damaged(tmp_path: Path) -> Path:
         if index in (3, 12):
             path.write_bytes(path.read_bytes()[:600])
     return tmp_path
+
+
+def test_an_image_too_thin_for_validation_is_refused_before_it_is_decoded(damaged: Path) -> None:
+    """In training, too, where a patch of it could be cut out."""
+    for path in (damaged / "a/03.png", damaged / "b/12.png"):
+        Image.new("L", (1, 2_000_000)).save(path)
+        path.write_bytes(path.read_bytes()[:60])  # its header, and next to none of its pixels
+    dataset = ImageFolder(damaged)
+    with Loader(dataset, AUGMENTATION, batch=BATCH) as loader:
+        for batches in (loader.epoch(0), loader.in_order()):
+            with pytest.raises(ImageTooLarge, match=r"/(a/03|b/12)\.png: after resizing 9 x 18000000 pixels"):
+                list(batches)
+    with Loader(dataset, AUGMENTATION, batch=BATCH, skip_unreadable=True) as loader:
+        for made in (list(loader.epoch(0)), list(loader.in_order())):
+            skipped = [line for batch in made for line in batch.skipped]
+            assert len(skipped) >= 2 and all("after resizing" in line for line in skipped)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from inception_engine.datasets import ImageFolder
-from inception_engine.errors import ArgumentError, ImageDamaged
+from inception_engine.errors import ArgumentError, ImageDamaged, ImageTooLarge
 from inception_engine.network import Preprocess
 from inception_engine.preprocess import pixels
 from inception_engine.train import sheet
@@ -56,6 +56,17 @@ def test_its_cells_are_what_the_network_sees(
             assert (
                 picture[top - 14 : top, left : left + wide] < 128
             ).any() or column  # a row's head is written
+
+
+def test_an_image_too_thin_for_validation_is_passed_over_when_asked(dataset: ImageFolder) -> None:
+    augmentation = Augmentation(input_shape=(3, 8, 8))
+    thin = dataset.name(int(order(0, 0, len(dataset))[0]))
+    Image.new("L", (20_000, 1)).save(thin)
+    with pytest.raises(ImageTooLarge, match="after resizing"):
+        sheet.draw(dataset, augmentation)
+    skipped: list[str] = []
+    assert sheet.draw(dataset, augmentation, rows=100, epochs=0, skipped=skipped).height == 5 * (96 + 18) + 18
+    assert skipped == [f"{thin}: after resizing 5120000 x 256 pixels, more than 100,000,000"]
 
 
 def test_what_cannot_be_drawn(dataset: ImageFolder, tmp_path: Path) -> None:
