@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.records import Records
+from inception_engine.bench import plots
 
 
 def write(found: Records, path: Path) -> list[Path]:
-    """PNGs beside the records, of what was measured."""
+    """PNGs beside the records, of what was measured. Raises OSError."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -21,8 +22,10 @@ def write(found: Records, path: Path) -> list[Path]:
 
     def save(figure: Any, name: str) -> None:
         target = path.with_name(f"{path.stem}-{name}.png")
-        figure.savefig(target, dpi=120, bbox_inches="tight")
-        pyplot.close(figure)
+        try:
+            plots.save(figure, target)
+        finally:
+            pyplot.close(figure)
         written.append(target)
 
     timed = [row for row in found.rows("ours") or found.rows("peers") if row["ok"] and "variant" in row]

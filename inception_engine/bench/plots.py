@@ -3,30 +3,45 @@ matplotlib."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inception_engine.bench.records import OK, Document, Row
+from inception_engine.files import check_target, write_atomically
 
 LAYERS = 24  # bars, the longest layers
 
 
 def write(document: Document, folder: Path) -> list[Path]:
-    """PNGs of what was measured, into the folder, which is made if it is not there. Raises OSError."""
+    """PNGs of what was measured, into the folder, which is made if it is not there. Where one of them has no place,
+    none is written. Raises OSError."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     folder.mkdir(exist_ok=True)
-    written = []
-    for name, figure in _figures(document):
+    try:
         # A record may come from anywhere: what it says is no path.
-        target = folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.png"
-        figure.savefig(target, dpi=120, bbox_inches="tight")
-        written.append(target)
-    _close()
-    return written
+        figures = [
+            (folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', name)}.png", figure)
+            for name, figure in _figures(document)
+        ]
+        for target, _ in figures:
+            check_target(target)
+        for target, figure in figures:
+            save(figure, target)
+    finally:
+        _close()
+    return [target for target, _ in figures]
+
+
+def save(figure: Any, target: Path) -> None:
+    """A figure of matplotlib as PNG, by the rules of ``write_atomically``. Raises OSError."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120, bbox_inches="tight")
+    write_atomically(target, [image.getvalue()])
 
 
 def _close() -> None:

@@ -389,6 +389,24 @@ def test_damaged_records_are_one_line(
     assert f"{path}: damaged records" in captured.err
 
 
+def test_a_picture_that_cannot_be_written_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    path, folder = tmp_path / "run.json", tmp_path / "plots"
+    path.write_text(records.Document(ENVIRONMENT, {}, [OURS]).text())
+    assert command.main(["show", str(path), "--plots", str(folder)]) == 0
+    throughput = next(folder.glob("*-throughput.png"))
+    throughput.unlink()
+    throughput.symlink_to("/dev/null")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["show", str(path), "--plots", str(folder)])
+    assert stopped.value.code == 2
+    message = f"--plots: {throughput}: exists and is not a file"
+    assert capsys.readouterr().err == f"inception-bench show: error: {message}\n"
+
+
 @pytest.mark.parametrize("form", ["table", "md", "csv"])
 def test_no_string_in_records_forges_a_line(
     form: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,3 +61,52 @@ def test_what_a_record_says_is_no_path(tmp_path: Path) -> None:
 
 def test_nothing_measured_is_no_picture(tmp_path: Path) -> None:
     assert plots.write(Document(ENVIRONMENT, {}, [MISSING]), tmp_path) == []
+
+
+LATENCY, THROUGHPUT = (f"lrn-fp32-cpu-2-1-float32-{what}.png" for what in ("latency", "throughput"))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_only_files_are_replaced(kind: str, tmp_path: Path) -> None:
+    """And where one picture has no place, the others stay as they are."""
+    (tmp_path / LATENCY).write_bytes(b"before")
+    if kind == "pipe":
+        os.mkfifo(tmp_path / THROUGHPUT)
+        held = os.open(
+            tmp_path / THROUGHPUT, os.O_RDWR | os.O_NONBLOCK
+        )  # else who writes there waits for ever
+    elif kind == "folder":
+        (tmp_path / THROUGHPUT).mkdir()
+    else:
+        (tmp_path / THROUGHPUT).symlink_to("/dev/null")
+    with pytest.raises(FileExistsError, match="exists and is not a file") as caught:
+        plots.write(Document(ENVIRONMENT, {}, [OURS]), tmp_path)
+    if kind == "pipe":
+        os.close(held)
+    assert caught.value.filename == str(tmp_path / THROUGHPUT)
+    assert {path.name for path in tmp_path.iterdir()} == {LATENCY, THROUGHPUT}
+    assert (tmp_path / LATENCY).read_bytes() == b"before" and not (tmp_path / THROUGHPUT).is_file()
+
+
+def test_a_link_stays_and_points_to_the_new_picture(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.png"
+    elsewhere.write_bytes(b"before")
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / LATENCY).symlink_to(elsewhere)
+    plots.write(Document(ENVIRONMENT, {}, [OURS]), tmp_path / "plots")
+    assert (tmp_path / "plots" / LATENCY).is_symlink()
+    assert Image.open(elsewhere).format == "PNG"
+
+
+def test_what_was_there_is_kept_where_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / LATENCY).write_bytes(b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        plots.write(Document(ENVIRONMENT, {}, [OURS]), tmp_path)
+    assert caught.value.filename == str(tmp_path / LATENCY)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {LATENCY: b"before"}
