@@ -17,6 +17,7 @@ from inception_engine import binding
 from inception_engine.errors import (
     ArgumentError,
     BatchError,
+    BusyError,
     ClosedError,
     DeviceError,
     FileError,
@@ -38,13 +39,16 @@ TASK_TIME = np.dtype([("taken_ns", "u8"), ("begin_ns", "u8"), ("end_ns", "u8"), 
 
 _FLOAT32, _UINT8 = np.dtype(np.float32), np.dtype(np.uint8)
 
+_INTERRUPTED = "the engine is in the middle of a run of this thread, which this call interrupts"
+
 MAX_TASKS = 1 << 22  # of a program: the loader takes no more
 
 
 class Engine:
     """Runs a plan. Safe to share between threads: runs of one engine follow each other, one at a time.
 
-    For runs side by side make one engine per thread. An engine does not outlive a fork: its threads stay behind.
+    For runs side by side make one engine per thread. An engine does not outlive a fork: its threads stay behind. What
+    interrupts a run in its own thread, as a signal handler does, cannot use the same engine: it would wait for itself.
 
     ``input_shape``: (channels, height, width). ``max_batch``: images per run at most. ``outputs``: name ->
     (channels, height, width). ``device``: "cpu" or "cuda"; ``ordinal``: of the GPU; ``isa``: of the CPU, or "cuda".
@@ -79,7 +83,8 @@ class Engine:
         NoDriverError, DriverError, UnsupportedGpuError, KernelsError and DeviceLostError, all EngineErrors.
         """
         self._engine, self._context = c_void_p(), c_void_p()
-        self._lock = threading.Lock()
+        # Reentrant, so that who holds it can find out that it does.
+        self._lock, self._running = threading.RLock(), False
         self._process = os.getpid()
         kind, self.ordinal = _parse_device(device)
         if isa not in binding.ISAS:
@@ -187,8 +192,8 @@ class Engine:
 
         A tensor on the engine's GPU stays there, and so do its results: all work is left to torch's current stream,
         which may be capturing a CUDA graph, and ``check`` says whether the results are good.
-        Raises InputTypeError, InputShapeError, BatchError, OutputNameError, ClosedError, WaitTimeoutError, and
-        DriverError and DeviceLostError on a GPU.
+        Raises InputTypeError, InputShapeError, BatchError, OutputNameError, ClosedError, WaitTimeoutError, BusyError in
+        a signal handler that interrupted a run of this engine, and DriverError and DeviceLostError on a GPU.
         """
         if isinstance(outputs, str):
             raise OutputNameError(f"outputs takes a list of names, not {outputs!r}")
@@ -241,7 +246,7 @@ class Engine:
         """Wait for runs on tensors of the GPU. Raises WaitTimeoutError, once, if a wait inside one gave up.
 
         Work that was captured into a CUDA graph and replayed is to be waited for by the caller, before. Raises
-        ClosedError, DriverError and DeviceLostError, too.
+        ClosedError, BusyError, DriverError and DeviceLostError, too.
         """
         self._call(self._library.ie_context_check)
 
@@ -265,10 +270,16 @@ class Engine:
         if self._process != os.getpid():
             raise ClosedError("the engine was made before this process was forked; make one in each process")
         with self._lock:
-            if not self._context:
-                raise ClosedError("the engine is closed")
-            status = function(self._context, *arguments)
-            message = binding.text(self._library.ie_context_message(self._context)) if status else ""
+            if self._running:
+                raise BusyError(_INTERRUPTED)
+            try:
+                self._running = True
+                if not self._context:
+                    raise ClosedError("the engine is closed")
+                status = function(self._context, *arguments)
+                message = binding.text(self._library.ie_context_message(self._context)) if status else ""
+            finally:
+                self._running = False
         raise_for_status(status, message)
 
     def _input(self, images: Any) -> tuple[int, np.ndarray]:
@@ -338,10 +349,13 @@ class Engine:
         return rank(logits, self.labels, top_k, path)
 
     def close(self) -> None:
-        """Free memory and threads, after a run that may be going on; the engine cannot run any more."""
+        """Free memory and threads, after a run that may be going on; the engine cannot run any more. Raises BusyError
+        in a signal handler that interrupted a run of this engine."""
         if self._process != os.getpid():  # after a fork the threads are not there to be joined
             return
         with self._lock:
+            if self._running:
+                raise BusyError(_INTERRUPTED)
             context, self._context = self._context, c_void_p()
             engine, self._engine = self._engine, c_void_p()
             if context:

@@ -187,6 +187,10 @@ class ClosedError(EngineError, RuntimeError):
     """The engine was closed, or belongs to another process."""
 
 
+class BusyError(EngineError, RuntimeError):
+    """The engine is in the middle of a run of this very thread, which a signal handler or a finaliser interrupted."""
+
+
 class PackageError(EngineError, ImportError):
     """A package that this needs is not installed, or cannot be imported."""
 

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -267,6 +268,83 @@ def test_threads_can_share_an_engine(engine: Engine) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(run, range(4)))
+
+
+Handling = Callable[[int, Callable[[], object]], None]
+
+
+@pytest.fixture
+def handling() -> Iterator[Handling]:
+    """Has a signal handled by a function, and ends a test that waits for itself."""
+
+    def alarm(number: int, frame: object) -> None:
+        raise TimeoutError("the handler does not end")
+
+    before: dict[int, Any] = {signal.SIGALRM: signal.signal(signal.SIGALRM, alarm)}
+    signal.setitimer(signal.ITIMER_REAL, 60)
+
+    def handle(number: int, function: Callable[[], object]) -> None:
+        before.setdefault(number, signal.getsignal(number))
+        signal.signal(number, lambda *_: function())
+
+    yield handle
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("use", [lambda engine: engine.run(images()), Engine.check, Engine.close])
+def test_what_interrupts_a_run_cannot_use_its_engine(
+    use: Callable[[Engine], object], plan: Plan, handling: Handling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[errors.BusyError] = []
+    with Engine(plan, threads=1) as engine:
+
+        class Interrupted:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(binding.library(), name)
+
+            def ie_run(self, *arguments: Any) -> int:
+                status: int = binding.library().ie_run(*arguments)
+                signal.raise_signal(signal.SIGUSR1)
+                return status
+
+        def handler() -> None:
+            with pytest.raises(errors.BusyError, match="in the middle of a run of this thread") as caught:
+                use(engine)
+            refused.append(caught.value)
+
+        expected = engine.run(images())
+        handling(signal.SIGUSR1, handler)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "_library", Interrupted())
+            np.testing.assert_array_equal(engine.run(images()), expected)
+            handling(signal.SIGUSR1, lambda: use(engine))  # its error ends the run, and no more than that
+            with pytest.raises(errors.BusyError):
+                engine.run(images())
+        np.testing.assert_array_equal(engine.run(images()), expected)
+    assert len(refused) == 1
+
+
+def test_a_timer_whose_handler_runs_the_engine(plan: Plan, handling: Handling) -> None:
+    """Between runs it has its result, within one it is refused."""
+    with Engine(plan, threads=1) as engine:
+        expected = engine.run(images())
+        refused: list[errors.BusyError] = []
+
+        def handler() -> None:
+            try:
+                np.testing.assert_array_equal(engine.run(images()), expected)
+            except errors.BusyError as error:
+                refused.append(error)
+
+        handling(signal.SIGVTALRM, handler)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.005, 0.005)
+        try:
+            while len(refused) < 5:
+                np.testing.assert_array_equal(engine.run(images()), expected)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def test_use_after_close_is_an_error(plan: Plan) -> None:
