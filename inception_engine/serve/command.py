@@ -26,6 +26,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "engines": (1, 256),
     "threads": (0, 1024),
     "queue": (1, 100_000),
+    "connections": (1, 100_000),
+    "idle_timeout": (0.001, 3600),
     "max_body": (0.001, 1000),
     "timeout": (0.001, 3600),
     "top_k": (1, 1_000_000),
@@ -64,26 +66,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="S", help="seconds for a request (default: 30)"
     )
+    parser.add_argument(
+        "--connections", type=int, metavar="N",
+        help="open at once; more wait (default: 512, or twice --queue, as far as the limit of open files goes)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--idle-timeout", type=float, default=75.0, metavar="S",
+        help="seconds in which the whole header of a connection's next request has to come (default: 75)",
+    )  # fmt: skip
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes of an answer (default: 5)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT. Returns 0. Raises EngineError, OSError, what loading the network raises."""
     from inception_engine import packages
+    from inception_engine.serve import connections
 
     _check(arguments)
+    most = connections.most(arguments.connections, arguments.queue)
     for name in ("aiohttp", "prometheus_client"):
         packages.load(name)
     with _listening(arguments.host, arguments.port) as listening:
-        asyncio.run(_serve(arguments, listening))
+        asyncio.run(_serve(arguments, listening, most))
     return 0
 
 
-async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> None:
+async def _serve(arguments: argparse.Namespace, listening: socket.socket, most: int) -> None:
     from aiohttp import web
     from aiohttp.log import server_logger
 
-    from inception_engine.serve import engines
+    from inception_engine.serve import connections, engines
     from inception_engine.serve.application import Limits, Server
 
     server = Server(
@@ -100,6 +112,7 @@ async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> Non
         server.application,
         access_log=None,
         handler_cancellation=True,
+        keepalive_timeout=arguments.idle_timeout,  # runs from a connection's beginning, too
         shutdown_timeout=arguments.timeout + GRACE,
     )
     server_logger.addFilter(_is_no_mistake_of_a_client)
@@ -107,8 +120,10 @@ async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> Non
     stopped = asyncio.Event()
     _on_signals(stopped)
     loaded: list[Engine] = []
+    assert runner.server is not None  # it is set up
+    accepting = asyncio.create_task(connections.accept(listening, runner.server, most))
+    accepting.add_done_callback(lambda _: stopped.set())  # by a fault of this program, which is raised below
     try:
-        await web.SockSite(runner, listening).start()
         host, port = listening.getsockname()[:2]
         print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         loaded += await asyncio.to_thread(
@@ -125,9 +140,14 @@ async def _serve(arguments: argparse.Namespace, listening: socket.socket) -> Non
         print("stopping: no more requests are taken, and those that were are answered", flush=True)
     finally:
         server.stop()
+        accepting.cancel()
+        await asyncio.wait([accepting])
+        listening.close()
         await runner.cleanup()
         await asyncio.to_thread(server.close)
         engines.close(loaded)
+    if not accepting.cancelled():
+        await accepting
     counts = ", ".join(f"{count} with {status}" for status, count in sorted(server.metrics.answered.items()))
     print(f"stopped; requests taken: {server.taken}; answered: {counts or 'none'}", flush=True)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import http.client
 import json
+import os
 import re
+import resource
 import socket
 import sys
 import threading
@@ -32,6 +36,7 @@ import inception_engine as ie
 from benchmarks import serving as benchmark
 from benchmarks.serving import LOST, Answer, load
 from inception_engine import cli
+from inception_engine.serve import connections
 from inception_engine.serve.application import Limits, Server
 from tests.serve.conftest import MAX_BATCH, Running
 
@@ -327,6 +332,108 @@ def test_time_limits(in_process: Callable[[Limits, Test], None], bodies: list[by
     in_process(Limits(queue=1, timeout=0.3), test)
 
 
+def test_connections_that_send_no_whole_header_are_closed(serving: Serving, bodies: list[bytes]) -> None:
+    """Silent or slow, from the beginning or behind a request; what is used, or waits for its body, stays."""
+    server = serving("--idle-timeout", "1")
+    address = server.url.removeprefix("http://")
+    host, port = address.split(":")
+    begin = time.monotonic()
+    slow, silent, after = (socket.create_connection((host, int(port)), timeout=30) for _ in range(3))
+    used = http.client.HTTPConnection(address, timeout=30)
+    used.connect()
+    first = used.sock
+    with slow, silent, after, socket.create_connection((host, int(port)), timeout=30) as body:
+        after.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /hea")
+        half = len(bodies[0]) // 2
+        head = f"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: {len(bodies[0])}\r\n\r\n"
+        body.sendall(head.encode() + bodies[0][:half])
+        slow.settimeout(0.1)
+        slow.sendall(b"GET /health HTTP/1.1\r\nX: ")
+        closed = False
+        while not closed:
+            assert time.monotonic() < begin + 30
+            try:
+                slow.sendall(b"a")
+                closed = slow.recv(1) == b""
+            except TimeoutError:
+                pass
+            except ConnectionError:  # closed before the last byte came
+                closed = True
+            used.request("GET", "/health")
+            assert used.getresponse().read() == b'{"status": "ready"}'
+        assert time.monotonic() >= begin + 0.9
+        assert silent.recv(1) == b""
+        with after.makefile("rb") as answer:
+            assert answer.read().endswith(b'{"status": "ready"}')
+        used.request("GET", "/health")
+        assert used.getresponse().read() == b'{"status": "ready"}' and used.sock is first
+        body.sendall(bodies[0][half:])
+        assert body.recv(64).startswith(b"HTTP/1.1 200 ")
+        used.close()
+    server.stop()
+
+
+def files(server: Running) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
+def test_so_many_connections_are_open_and_the_others_wait(serving: Serving) -> None:
+    server = serving("--connections", "3")
+    host, port = server.url.removeprefix("http://").split(":")
+    before = files(server)
+    with contextlib.ExitStack() as stack:
+        held = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=30)) for _ in range(40)
+        ]
+        for connection in held:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")
+        for connection in held[:3]:
+            assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+        held[3].settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            held[3].recv(64)
+        assert files(server) <= before + 3
+        for number, connection in enumerate(held[3:]):
+            held[number].close()
+            connection.settimeout(30)
+            assert connection.recv(64).startswith(b"HTTP/1.1 200 ")
+        assert files(server) <= before + 3
+    server.stop()
+
+
+def test_when_files_run_out_it_pauses_and_says_so_once(serving: Serving) -> None:
+    server = serving()
+    process = server.process
+    host, port = server.url.removeprefix("http://").split(":")
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (files(server) + 3, hard))
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+        time.sleep(2.5)  # several attempts
+    assert got(f"{server.url}/health") == (200, '{"status": "ready"}')
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert err == "inception: note: no connection can be taken now: Too many open files\n"
+
+
+def test_connections_fit_the_limit_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 1024
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert [connections.most(None, queue) for queue in (1, 64, 300, 1000)] == [512, 512, 600, 896]
+    assert connections.most(896, 64) == 896
+    message = (
+        r"--connections is 897, and of the 1024 files that may be open \(ulimit -n\) 896 are left for them"
+    )
+    with pytest.raises(ie.EngineError, match=message):
+        connections.most(897, 64)
+    limit = 100
+    assert connections.most(None, 64) == connections.most(1, 64) == 1
+    limit = resource.RLIM_INFINITY
+    assert connections.most(None, 1000) == 2000 and connections.most(100_000, 1) == 100_000
+
+
 def test_a_client_that_is_gone_leaves_no_work(serving: Serving, bodies: list[bytes]) -> None:
     """The only place is free again, and its image waits no more, long before the batch would have gone out."""
     server = serving("--queue", "1", "--max-wait-ms", "60000", "--max-batch", "2")
@@ -418,6 +525,8 @@ def test_the_load_command_tells_other_servers_and_addresses(
         (["{plan}", "--port", "70000"], "--port is 70000, not from 0 to 65535"),
         (["{plan}", "--timeout", "nan"], "--timeout is nan, not from 0.001 to 3600"),
         (["{plan}", "--queue", "0"], "--queue is 0, not from 1 to 100000"),
+        (["{plan}", "--connections", "0"], "--connections is 0, not from 1 to 100000"),
+        (["{plan}", "--idle-timeout", "0"], "--idle-timeout is 0, not from 0.001 to 3600"),
         (["{plan}", "--device", "tpu"], "unknown device 'tpu'"),
         (["{plan}", "--host", "192.0.2.1"], "192.0.2.1, port 0: Cannot assign requested address\n"),
         (["{plan}", "--host", 70 * "é"], f"cannot listen on {70 * 'é'}, port 0: not the name of a host\n"),
