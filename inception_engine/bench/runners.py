@@ -167,7 +167,8 @@ def _onnxruntime(task: Task, provider: str) -> Runner:
 
 
 def openvino(task: Task) -> Runner:
-    """Latency hint, one stream, the batch fixed, the precision that is asked for."""
+    """Latency hint, one stream, the batch fixed, the precision that is asked for. Callers side by side have a model
+    each, which OpenVINO would all pin to the same cores: two of one thread did the work of one."""
     import openvino as ov
     from openvino import properties
 
@@ -183,11 +184,15 @@ def openvino(task: Task) -> Runner:
             properties.hint.inference_precision(): precision,
             properties.inference_num_threads(): task.threads,
             properties.num_streams(): 1,
+            **({} if task.streams == 1 else {properties.hint.enable_cpu_pinning(): False}),
         },
     )
     used = compiled.get_property(properties.hint.inference_precision())
     if used != precision:  # it says what the machine really gives
         raise RuntimeError(f"not supported: OpenVINO takes {used.get_type_name()} here, not {task.dtype}")
+    threads = compiled.get_property(properties.inference_num_threads())
+    if threads != task.threads:
+        raise RuntimeError(f"not supported: OpenVINO takes {threads} threads here, not {task.threads}")
     request = compiled.create_infer_request()
     return Runner(lambda images: request.infer(images, share_inputs=True)[0].astype(np.float32, copy=False))
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import inception_engine as ie
+from inception_engine.bench import runners
 from inception_engine.bench.peers import PEERS
 from inception_engine.bench.runners import Task
 from inception_engine.spec import Spec
@@ -47,6 +49,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+def task_of(name: str, models: dict[str, Path]) -> Task:
+    peer = PEERS[name]
+    return Task(
+        opener=peer.opener, packages=list(peer.packages), helpers=list(peer.helpers), model=str(models[peer.model]),
+        images="", logits="", shape=[3, 64, 64], input="float32", mean=[], std=[], batch=1, dtype="fp32", threads=1,
+        streams=1, device="cpu", launch="",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "name", [name for name, peer in PEERS.items() if "cpu" in peer.dtypes and peer.opener]
 )
@@ -54,11 +65,30 @@ def test_opening_a_peer_imports_nothing_of_ours(name: str, models: dict[str, Pat
     peer = PEERS[name]
     for package in peer.packages:
         pytest.importorskip(package)
-    task = Task(
-        opener=peer.opener, packages=list(peer.packages), helpers=list(peer.helpers), model=str(models[peer.model]),
-        images="", logits="", shape=[3, 64, 64], input="float32", mean=[], std=[], batch=1, dtype="fp32", threads=1,
-        streams=1, device="cpu", launch="",
-    )  # fmt: skip
-    command = [sys.executable, "-c", OPEN, json.dumps(asdict(task))]
+    command = [sys.executable, "-c", OPEN, json.dumps(asdict(task_of(name, models)))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+def test_callers_of_openvino_are_not_pinned_to_one_core(
+    streams: int, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ov = pytest.importorskip("openvino")
+    compiled = []
+    original = ov.Core.compile_model
+
+    def compile_model(self: Any, *arguments: Any, **named: Any) -> Any:
+        compiled.append(original(self, *arguments, **named))
+        return compiled[-1]
+
+    monkeypatch.setattr(ov.Core, "compile_model", compile_model)
+    runners.openvino(replace(task_of("openvino", models), streams=streams)).close()
+    pinned = compiled[0].get_property(ov.properties.hint.enable_cpu_pinning())
+    assert streams == 1 or not pinned
+
+
+def test_threads_that_openvino_does_not_take_are_no_figures_of_theirs(models: dict[str, Path]) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(RuntimeError, match=r"not supported: OpenVINO takes \d+ threads here, not 1024"):
+        runners.openvino(replace(task_of("openvino", models), threads=1024))
