@@ -23,21 +23,20 @@ from inception_engine.bench.process import PeerError
 STEPS = 7  # of the bisection: the rate is told to 1/128 of the closed loop's
 SEARCH_REQUESTS = 500  # at a rate of the bisection, where it does not take too long
 CONFIRM_REQUESTS = 2000  # at one of the confirmation: twenty lie beyond the 99th percentile
-LEAST_REQUESTS = 200  # at any rate, whichever time they take
+LEAST_REQUESTS = 200  # at any rate; one at which they take too long is not tried
 MOST_REQUESTS = 100_000
 WARM_UP = 50  # requests more, of the first, which are not counted: they find an empty queue
-LONGEST = 24  # times OpenLoop.seconds: more are not waited for, even if the requests become fewer
+LONGEST = 24  # times OpenLoop.seconds: longer no rate is tried, even if the requests become fewer
 STRIDE = 0.93  # from one rate of the confirmation to the next lower one
 CONFIRMATIONS = 12  # at most; the lowest is 0.45 of the first
 CONFIRM_SEED = 1000  # from here on, so that no arrivals of the search come again
-GIVE_UP = 20  # times the bound: after one such request the rate is not to be held
 QUANTILE = 99
 
 
 class Served(Protocol):
     """Somebody who answers requests that arrive; ``process.Worker`` is one. Raises PeerError."""
 
-    def arrivals(self, at_ns: list[int], limit_ns: int) -> list[int]: ...
+    def arrivals(self, at_ns: list[int], bound_ns: int, most: int, first: int) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class OpenLoop:
 @dataclass
 class Held:
     """``rate``: requests per second, the highest that was confirmed to hold the bound; 0 where none that was tried
-    held it, None where it is not known: the peer failed (``error``), or nothing was confirmed. ``p99_ms`` and how many
+    held it, None where it is not known: the peer failed (``error``), nothing was confirmed, or only rates would hold it
+    at which that takes too long to see (``lowest``). ``p99_ms`` and how many
     ``requests`` it was seen with. ``capped``: every rate that was tried held the bound, so a higher one might."""
 
     rate: float | None = 0.0
@@ -61,11 +61,21 @@ class Held:
     error: Exception | None = None
 
 
+def lowest(seconds: float) -> float:
+    """The rate at which LEAST_REQUESTS take LONGEST."""
+    return LEAST_REQUESTS / (seconds * LONGEST)
+
+
 def counted(rate: float, seconds: float, wanted: int) -> int:
     """How many requests of a rate count: those of so many seconds, at least ``wanted`` if that is no longer than
     LONGEST."""
-    count = min(max(rate * seconds, wanted), rate * seconds * LONGEST, MOST_REQUESTS)
-    return int(max(count, LEAST_REQUESTS))
+    return int(min(max(rate * seconds, wanted), rate * seconds * LONGEST, MOST_REQUESTS))
+
+
+def most_late(count: int) -> int:
+    """Of so many requests, how many may take longer than a bound if their 99th percentile, interpolated linearly, is to
+    hold it: one more, and it lies beyond, whatever the rest of them take."""
+    return count - 1 - (count - 1) * QUANTILE // 100
 
 
 def poisson(rate: float, count: int, seed: int) -> list[int]:
@@ -85,7 +95,7 @@ def search(
     progress: Callable[[str, int], None] = lambda name, step: None,
 ) -> dict[str, Held]:
     """The highest rate of each; ``closed_rates``: calls per second, all streams busy. Peers take turns at every
-    step, and at every confirmation, which ``progress`` is told as the step behind the last; ``settle`` is called
+    step, and at every confirmation, which ``progress`` is told as the steps behind the last; ``settle`` is called
     before each, and may raise PeerError as the peer may."""
     results = {name: Held() for name in served}
     between = {name: (0.0, closed_rates[name]) for name in served}
@@ -95,7 +105,7 @@ def search(
         arrivals = poisson(rate, WARM_UP + count, seed)
         try:
             settle(name)
-            latencies = served[name].arrivals(arrivals, round(GIVE_UP * loop.bound_ms * 1e6))
+            latencies = served[name].arrivals(arrivals, round(loop.bound_ms * 1e6), most_late(count), WARM_UP)
         except PeerError as error:
             results[name] = Held(rate=None, error=error)
             return np.nan
@@ -110,6 +120,9 @@ def search(
             progress(name, step)
             low, high = between[name]
             rate = (low + high) / 2
+            if rate < lowest(loop.seconds):
+                results[name] = Held(rate=None)
+                continue
             holds = (
                 p99_ms(name, rate, counted(rate, loop.seconds, SEARCH_REQUESTS), seed + step) <= loop.bound_ms
             )
@@ -122,7 +135,9 @@ def search(
     }
     for attempt in range(CONFIRMATIONS):
         for name, walk in list(walks.items()):
-            progress(name, steps)
+            if walk.rate < lowest(loop.seconds):
+                continue
+            progress(name, steps + attempt)
             count = counted(walk.rate, loop.seconds, CONFIRM_REQUESTS)
             p99 = p99_ms(name, walk.rate, count, seed + CONFIRM_SEED + attempt)
             if results[name].error is not None:

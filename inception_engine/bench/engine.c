@@ -27,9 +27,9 @@ typedef struct requests {
   const int64_t* at;
   int64_t* latency; /* -1: not answered */
   size_t count;
-  int64_t begin, limit;
-  size_t next; /* atomic */
-  int late;    /* atomic */
+  int64_t begin, bound;
+  size_t most, first;
+  size_t next, late; /* atomic */
 } requests;
 
 static ie_input input;
@@ -115,7 +115,7 @@ static void* answer_requests(void* argument) {
   stream* s = argument;
   requests* r = &open_loop;
   pthread_barrier_wait(&start_line);
-  while (!__atomic_load_n(&r->late, __ATOMIC_RELAXED)) {
+  while (__atomic_load_n(&r->late, __ATOMIC_RELAXED) <= r->most) {
     const size_t number = __atomic_fetch_add(&r->next, 1, __ATOMIC_RELAXED);
     if (number >= r->count) return NULL;
     const int64_t ahead = r->begin + r->at[number] - now();
@@ -125,7 +125,8 @@ static void* answer_requests(void* argument) {
     }
     run(s);
     r->latency[number] = now() - r->begin - r->at[number];
-    if (r->latency[number] > r->limit) __atomic_store_n(&r->late, 1, __ATOMIC_RELAXED);
+    if (number >= r->first && r->latency[number] > r->bound)
+      __atomic_fetch_add(&r->late, 1, __ATOMIC_RELAXED);
   }
   return NULL;
 }
@@ -177,7 +178,9 @@ static void arrivals_command(char* numbers) {
   int64_t *at = allocate(room * sizeof *at), *latency = allocate(room * sizeof *latency);
   char* end;
   open_loop = (requests){.at = at, .latency = latency};
-  open_loop.limit = strtoll(numbers, &end, 10);
+  open_loop.bound = strtoll(numbers, &end, 10);
+  open_loop.most = strtoull(end, &end, 10);
+  open_loop.first = strtoull(end, &end, 10);
   for (numbers = end;; numbers = end) {
     const int64_t value = strtoll(numbers, &end, 10);
     if (end == numbers) break;

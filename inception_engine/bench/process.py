@@ -87,11 +87,12 @@ class Worker:
         self._slowest = max(self._slowest, max(answer["ns"]) / 1e9)
         return Turn(answer["ns"], answer["wall_ns"])
 
-    def arrivals(self, at_ns: Sequence[int], limit_ns: int) -> list[int]:
-        """Latencies of requests at these times, in ns; fewer where one came later than the limit."""
-        text = " ".join(map(str, (limit_ns, *at_ns)))
-        # The last is answered in time or later than the limit, and who was being served then takes a call more.
-        longest = (at_ns[-1] + limit_ns) / 1e9 + self._calls(1)
+    def arrivals(self, at_ns: Sequence[int], bound_ns: int, most: int, first: int) -> list[int]:
+        """Latencies of requests at these times, in ns; fewer where more than ``most`` of those behind the ``first``
+        took longer than the bound."""
+        text = " ".join(map(str, (bound_ns, most, first, *at_ns)))
+        # Others than these are answered in time, and who was being served then takes a call more.
+        longest = (at_ns[-1] + bound_ns) / 1e9 + self._calls(first + most + 2)
         latencies: list[int] = self._ask(f"arrivals {text}", longest)["ns"]
         return latencies
 

@@ -55,7 +55,7 @@ class Suite:
     def steps(self, group: Sequence[Case]) -> int:
         """How often ``progress`` is told of a group in which all goes well."""
         method = self._method
-        opened = arrivals.STEPS + 1 if method.open_loop else 0
+        opened = arrivals.STEPS + arrivals.CONFIRMATIONS if method.open_loop else 0
         return 1 + len(group) * (method.starts + method.schedule.rounds + 1 + 1 + opened)
 
     def run(self, group: Sequence[Case], receive: Callable[[list[Row]], None]) -> None:
@@ -187,7 +187,7 @@ class Suite:
         self, workers: Mapping[str, Worker], timed: Mapping[str, Samples], streams: int
     ) -> dict[str, Held]:
         """No rate is searched for a peer whose calls are over the bound with nobody before them: it holds none, and at
-        the lowest rates that would take hours to see."""
+        the lowest rates that would take long to see."""
         loop = self._method.open_loop
         if loop is None:
             return {}
@@ -213,8 +213,12 @@ def _settle(name: str, workers: Mapping[str, Worker]) -> None:
 
 
 def _least_ms(samples: Samples, streams: int) -> float:
-    """What a call takes that nobody is before: the median; of streams that slowed each other, the fastest."""
-    return statistics(samples).p50_ms if streams == 1 else min(map(min, samples.rounds)) / 1e6
+    """What a call takes at the percentile of the bound with nobody before it, if there are calls enough to tell, else
+    the median; of streams that slowed each other, the fastest."""
+    if streams > 1:
+        return min(map(min, samples.rounds)) / 1e6
+    figures = statistics(samples)
+    return figures.p99_ms if figures.samples >= arrivals.LEAST_REQUESTS else figures.p50_ms
 
 
 def _logits(artefacts: Artefacts, case: Case) -> Any:

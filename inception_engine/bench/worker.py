@@ -1,7 +1,8 @@
 """The process that holds one engine: opens it, then takes one command per line and answers each with a line of JSON.
 
     time NS LEAST MOST            calls one after the other for so long, at least and at most so many, in every stream
-    arrivals LIMIT_NS NS NS ...   a call for each request, which arrive at these times from now on
+    arrivals BOUND_NS MOST FIRST NS NS ...   a call for each request, which arrive at these times from now on, until
+                                  more than MOST of those behind the first FIRST took longer than BOUND_NS
     parts COUNT                   upload, compute and download, each waited for by itself; and preprocessing
     quit
 
@@ -52,8 +53,8 @@ class Service:
             case "time":
                 return self._time(*map(int, numbers))
             case "arrivals":
-                limit, *arrivals = map(int, numbers)
-                return self._arrivals(limit, arrivals)
+                bound, most, first, *arrivals = map(int, numbers)
+                return self._arrivals(bound, most, first, arrivals)
             case "parts":
                 return {"parts": self._parts(int(numbers[0]))}
         raise ValueError(f"unknown command {name!r}")
@@ -76,16 +77,15 @@ class Service:
         times = self._together([partial(repeat, call) for call in self._streams])
         return {"ns": [ns for stream in times for ns in stream], "wall_ns": now() - begin}
 
-    def _arrivals(self, limit: int, arrivals: list[int]) -> dict[str, Any]:
-        """Latencies from the arrival to the answer, in the order of the arrivals; fewer when one was over the limit."""
+    def _arrivals(self, bound: int, most: int, first: int, arrivals: list[int]) -> dict[str, Any]:
+        """Latencies from the arrival to the answer, in the order of the arrivals; fewer when too many were late."""
         clock, begin = self._clock, self._clock.now_ns()
         waiting, lock = iter(enumerate(arrivals)), threading.Lock()
         finished: dict[int, int] = {}
-        late = False
+        late: set[int] = set()
 
         def serve(call: Callable[[], Any]) -> None:
-            nonlocal late
-            while not late:
+            while len(late) <= most:
                 with lock:
                     number, arrival = next(waiting, (-1, 0))
                 if number < 0:
@@ -95,7 +95,8 @@ class Service:
                     clock.sleep(ahead / 1e9)
                 call()
                 finished[number] = clock.now_ns() - begin - arrival
-                late |= finished[number] > limit
+                if number >= first and finished[number] > bound:
+                    late.add(number)
 
         self._together([partial(serve, call) for call in self._streams])
         latencies = [finished[number] for number in sorted(finished)]

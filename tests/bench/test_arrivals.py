@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from inception_engine.bench import selftest
-from inception_engine.bench.arrivals import OpenLoop, counted, poisson, search
+from inception_engine.bench.arrivals import OpenLoop, counted, lowest, most_late, poisson, search
 from inception_engine.bench.process import PeerError
 from inception_engine.bench.worker import Clock, Service
 
@@ -30,8 +30,8 @@ class Server:
     def sleep(self, seconds: float) -> None:
         self.now += round(seconds * 1e9)
 
-    def arrivals(self, at_ns: list[int], limit_ns: int) -> list[int]:
-        text = " ".join(map(str, (limit_ns, *at_ns)))
+    def arrivals(self, at_ns: list[int], bound_ns: int, most: int, first: int) -> list[int]:
+        text = " ".join(map(str, (bound_ns, most, first, *at_ns)))
         latencies: list[int] = self.service.answer(f"arrivals {text}")["ns"]
         return latencies
 
@@ -40,14 +40,31 @@ def test_latency_is_from_the_arrival_and_not_from_the_call() -> None:
     """Four arrivals at an engine that takes 10 ms: it is free, busy for 6 ms, busy for 11 ms, free again."""
     server = Server(lambda: 10.0)
     arrivals = [0, 4 * MILLISECOND, 9 * MILLISECOND, 100 * MILLISECOND]
-    latencies = server.arrivals(arrivals, 10**12)
+    latencies = server.arrivals(arrivals, 10**12, 0, 0)
     assert [latency / MILLISECOND for latency in latencies] == [10, 16, 21, 10]
 
 
 def test_a_rate_that_is_hopeless_is_given_up_early() -> None:
     server = Server(lambda: 10.0)
-    latencies = server.arrivals([MILLISECOND * i for i in range(1000)], 95 * MILLISECOND)
-    assert len(latencies) == 11  # latencies grow by 9 ms: the eleventh is over the limit
+    arrivals = [MILLISECOND * i for i in range(1000)]
+    assert len(server.arrivals(arrivals, 95 * MILLISECOND, 0, 0)) == 11  # latencies grow by 9 ms
+    server.now = 0
+    assert len(server.arrivals(arrivals, 95 * MILLISECOND, 3, 50)) == 54  # of those that count, four
+
+
+@pytest.mark.parametrize("count", [200, 201, 299, 500, 2000, 2050])
+def test_a_rate_is_given_up_when_no_other_request_can_change_that(count: int) -> None:
+    most = most_late(count)
+    assert np.percentile([0.0] * (count - most - 1) + [2.0] * (most + 1), 99) > 1
+    assert np.percentile([0.0] * (count - most) + [1.0] * most, 99) <= 1
+
+
+def test_a_search_without_hope_is_short() -> None:
+    """Every fiftieth call is late by itself: no rate holds the bound, and some requests show that at each."""
+    calls = itertools.count()
+    peer = Server(lambda: 6.0 if next(calls) % 50 == 0 else 5.0)
+    held = search({"a": peer}, {"a": 200.0}, OpenLoop(bound_ms=5.5, seconds=6.0))["a"]
+    assert held.rate == 0.0 and peer.now < 300e9  # half of what all requests at all rates take
 
 
 def test_arrivals_are_poisson_and_reproducible() -> None:
@@ -96,9 +113,9 @@ def test_a_rate_is_confirmed_by_other_arrivals_and_more_of_them() -> None:
     asked: list[list[int]] = []
 
     class Noted(Server):
-        def arrivals(self, at_ns: list[int], limit_ns: int) -> list[int]:
+        def arrivals(self, at_ns: list[int], bound_ns: int, most: int, first: int) -> list[int]:
             asked.append(at_ns)
-            return super().arrivals(at_ns, limit_ns)
+            return super().arrivals(at_ns, bound_ns, most, first)
 
     held = search({"a": Noted(lambda: 10.0)}, {"a": 100.0}, OpenLoop(bound_ms=40.0, seconds=5.0))["a"]
     counts = [len(at_ns) for at_ns in asked]
@@ -107,18 +124,37 @@ def test_a_rate_is_confirmed_by_other_arrivals_and_more_of_them() -> None:
 
 
 def test_the_time_of_a_rate_is_bounded_and_its_requests_are_said() -> None:
-    """Ten calls a second: 2,000 requests would take minutes, 24 seconds are given."""
-    held = search({"a": Server(lambda: 100.0)}, {"a": 10.0}, OpenLoop(bound_ms=800.0, seconds=1.0))["a"]
-    assert held.rate and held.requests == max(200, int(24 * held.rate)) < 500
-    assert counted(1.0, 1.0, 2000) == 200 and counted(1e6, 5.0, 2000) == 100_000
+    """Ten calls a second: 2,000 requests would take minutes, 48 seconds are given."""
+    held = search({"a": Server(lambda: 100.0)}, {"a": 10.0}, OpenLoop(bound_ms=800.0, seconds=2.0))["a"]
+    assert held.rate and held.requests == int(48 * held.rate) < 500
+    assert counted(lowest(1.0), 1.0, 2000) == 200 and counted(1e6, 5.0, 2000) == 100_000
+
+
+def test_rates_that_would_take_too_long_are_not_tried() -> None:
+    """One call alone holds the bound, and no two that meet: only at some requests a second they do not."""
+    asked: list[list[int]] = []
+
+    class Noted(Server):
+        def arrivals(self, at_ns: list[int], *arguments: int) -> list[int]:
+            asked.append(at_ns)
+            return super().arrivals(at_ns, *arguments)
+
+    held = search({"a": Noted(lambda: 50.0)}, {"a": 20.0}, OpenLoop(bound_ms=51.0, seconds=5.0))["a"]
+    assert (held.rate, held.requests) == (None, 0)
+    assert len(asked) == 3 and max(at_ns[-1] for at_ns in asked) < 1.5 * 24 * 5e9
 
 
 def test_the_first_requests_find_an_empty_queue_and_are_not_counted() -> None:
     """The first fifty, on a server that is slow for so many: they are no part of the percentile."""
-    calls = itertools.count()
-    peer = Server(lambda: 30.0 if next(calls) % 250 < 50 else 1.0)
-    held = search({"a": peer}, {"a": 1.0}, OpenLoop(bound_ms=5.0, seconds=0.01))["a"]
-    assert held.requests == 200 and held.capped
+
+    class Cold(Server):
+        def arrivals(self, at_ns: list[int], *arguments: int) -> list[int]:
+            calls = itertools.count()
+            self.call_ms = lambda: 30.0 if next(calls) < 50 else 1.0
+            return super().arrivals(at_ns, *arguments)
+
+    held = search({"a": Cold(lambda: 0.0)}, {"a": 1.0}, OpenLoop(bound_ms=5.0, seconds=20.0))["a"]
+    assert held.requests == int(480 * 127 / 128) and held.capped
 
 
 def test_what_ended_at_its_cap_is_said() -> None:
@@ -128,23 +164,30 @@ def test_what_ended_at_its_cap_is_said() -> None:
 
 def test_what_was_never_confirmed_is_not_known() -> None:
     """It is fast while the rates are searched, and slow from then on."""
-    calls = itertools.count()
-    peer = Server(lambda: 1.0 if next(calls) < 7 * 250 else 100.0)
-    held = search({"a": peer}, {"a": 100.0}, OpenLoop(bound_ms=50.0, seconds=0.1))["a"]
+    asked = itertools.count()
+
+    class Tired(Server):
+        def arrivals(self, at_ns: list[int], *arguments: int) -> list[int]:
+            self.call_ms = lambda: 1.0 if step < 7 else 100.0
+            step = next(asked)
+            return super().arrivals(at_ns, *arguments)
+
+    held = search({"a": Tired(lambda: 0.0)}, {"a": 100.0}, OpenLoop(bound_ms=50.0, seconds=1.0))["a"]
+    assert next(asked) > 7
     assert (held.rate, held.p99_ms, held.requests, held.capped) == (None, None, 0, False)
 
 
 def test_a_bound_below_the_call_is_held_by_no_rate() -> None:
-    held = search({"a": Server(lambda: 10.0)}, {"a": 100.0}, OpenLoop(bound_ms=9.0, seconds=1.0))["a"]
+    held = search({"a": Server(lambda: 10.0)}, {"a": 100.0}, OpenLoop(bound_ms=9.0, seconds=20.0))["a"]
     assert (held.rate, held.p99_ms) == (0.0, None)
 
 
 def test_a_peer_that_fails_leaves_the_search_and_not_the_others() -> None:
     class Fails(Server):
-        def arrivals(self, at_ns: list[int], limit_ns: int) -> list[int]:
+        def arrivals(self, at_ns: list[int], bound_ns: int, most: int, first: int) -> list[int]:
             if next(steps) == 2:
                 raise PeerError("out of luck")
-            return super().arrivals(at_ns, limit_ns)
+            return super().arrivals(at_ns, bound_ns, most, first)
 
     steps = itertools.count()
     peers = {"bad": Fails(lambda: 10.0), "good": Server(lambda: 10.0)}

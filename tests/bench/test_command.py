@@ -359,7 +359,7 @@ def test_a_bound_below_the_call_is_not_searched(
 def test_the_rate_of_a_peer_that_ends_while_it_is_searched_is_not_known(
     install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def arrivals(self: process.Worker, at_ns: list[int], limit_ns: int) -> list[int]:
+    def arrivals(self: process.Worker, at_ns: list[int], *arguments: int) -> list[int]:
         raise process.PeerError("killed by SIGKILL")
 
     monkeypatch.setattr(process.Worker, "arrivals", arrivals)

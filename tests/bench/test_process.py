@@ -88,7 +88,7 @@ def test_what_was_asked_for_is_no_hang() -> None:
         process.ready()
         process._limit = 0.3
         assert process.time(0.1, 10, 20).ns == [5]
-        assert process.arrivals([1000], 2_000_000_000) == [5]
+        assert process.arrivals([1000], 2_000_000_000, 0, 0) == [5]
         assert process.parts(10) == {}
         with pytest.raises(PeerError, match=r"limit of 0\.3 s"):
             process.time(0.1, 1, 20)
