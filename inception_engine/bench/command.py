@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import signal
@@ -35,7 +36,8 @@ FAILURES = ("failed", "parity failed")  # beginnings of the statuses that are fa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0; 1 if a peer failed or missed its parity bound, or ``compare`` found what is to fail; 2 on a mistake
-    in the options; 130 on Ctrl-C, 143 on SIGTERM: what is finished is then printed and kept, and peers are ended.
+    in the options; 130 on Ctrl-C, 143 on SIGTERM, 129 on SIGHUP: what is finished is then printed and kept, and peers
+    are ended.
 
     A peer that is not installed, is not for this machine or does not support the device or data type is a row that says
     so and no failure, unless no peer is left: then nothing was measured, and the status is 2.
@@ -59,31 +61,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """SIGTERM, or SIGHUP of a terminal that was closed, which end a run as Ctrl-C does."""
 
-    status = 128 + signal.SIGTERM
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:
-    """The exit status."""
-    return Terminated.status if isinstance(stop, Terminated) else 128 + signal.SIGINT
+    """Says so. Returns the exit status."""
+    number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        print(
+            f"inception-bench: cut off by {signal.Signals(number).name}: what was finished is kept",
+            file=sys.stderr,
+            flush=True,
+        )
+    return 128 + number
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Within, SIGTERM raises Terminated and SIGINT KeyboardInterrupt, one of them and once: a second would only disturb
-    the cleaning up, and what is finished would be lost."""
+    """Within, SIGTERM and SIGHUP raise Terminated and SIGINT KeyboardInterrupt, one of them and once: a second would
+    only disturb the cleaning up, and what is finished would be lost."""
     if threading.current_thread() is not threading.main_thread():  # others get no signals
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    if before[signal.SIGINT] is signal.SIG_IGN:  # of a shell's background job, which is not to be interrupted
-        del before[signal.SIGINT]
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    # A shell's background job is not to be interrupted, and one behind nohup outlives its terminal.
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if number == signal.SIGTERM or handler is not signal.SIG_IGN
+    }
 
     def stop(number: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
     for number in before:
         signal.signal(number, stop)
@@ -201,7 +216,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
         options_parser.error(f"{unwritten.filename or 'cannot write'}: {unwritten.strerror}")
     if refused is not None:
         options_parser.error(str(refused))
-    if options.plots is not None and status == 0:
+    if options.plots is not None:
         _draw(document, options.plots, options_parser)
     return status or _status(document, options_parser)
 
@@ -258,6 +273,11 @@ def _text(document: Document, form: str) -> str:
     if form == "jsonl":
         return "".join(f"{line}\n" for line in records.lines(document))
     text = ""
+    if document.status and form != "csv":
+        if not document.rows and not document.profiles:
+            return text
+        text = f"CUT OFF: the run ended with status {document.status}, and some rows may be missing\n"
+        text += "\n" * (form == "md")
     if document.rows or not document.profiles:
         formats: dict[str, Callable[[Any, Any], str]] = {
             "table": report.table,
@@ -265,11 +285,12 @@ def _text(document: Document, form: str) -> str:
             "ratios": report.ratios,
             "csv": lambda rows, _: report.comma_separated(rows),
         }
-        text = formats[form](document.rows, document.environment)
+        text += formats[form](document.rows, document.environment)
     if document.profiles and form != "csv":
         from inception_engine.bench import profiling
 
-        head = [] if text else [*report.made(document.environment), *report.machine(document.environment)]
+        where = document.environment
+        head = [] if document.rows else [*report.made(where), *report.machine(where)]
         fence = "```\n" if form == "md" else ""
         lines = [printable_line(line) + "  " * (form == "md") for line in head]
         profiles = [f"{fence}{profiling.render(each)}{fence}" for each in document.profiles]

@@ -203,6 +203,11 @@ def lines(document: Document) -> Iterator[str]:
         yield json.dumps({"kind": "row", **asdict(row)}, allow_nan=False)
     for profile in document.profiles:
         yield json.dumps({"kind": "profile", **profile}, allow_nan=False)
+    if document.status is not None:
+        others = document.environment["other_processes_cores"]
+        yield json.dumps(
+            {"kind": "end", "status": document.status, "other_processes_cores": others}, allow_nan=False
+        )
 
 
 def read(path: Path) -> Document:

@@ -143,7 +143,7 @@ def test_formats(
         assert next(csv.DictReader(io.StringIO(captured.out)))["peer"] == "good"
     elif form == "jsonl":
         kinds = [json.loads(line)["kind"] for line in captured.out.splitlines()]
-        assert kinds == ["environment", "row"]
+        assert kinds == ["environment", "row", "end"]
     else:
         assert ("| good |" in captured.out) == (form == "md")
         assert ("p99 ms" in captured.out) == (form != "ratios") and "good" in captured.out
@@ -207,16 +207,18 @@ def test_what_is_finished_is_kept(
         assert stopped.value.code == 2
     captured = capsys.readouterr()
     assert "good" in captured.out
-    assert captured.err.count("\n") == (end == "disk full") and ("No space left" in captured.err) == bool(
-        captured.err
-    )
+    assert captured.err.count("\n") == 1
+    assert ("No space left" if end == "disk full" else "cut off by SIGINT: what was finished") in captured.err
+    assert captured.out.startswith("CUT OFF: the run ended with status 130") == (end == "interrupt")
     for written in (path, lines):
         assert [row.batch for row in records.read(written).rows] == [1]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("place", ["rounds", "reference"])
 def test_sigterm_ends_the_run_its_peers_and_its_files(
     place: str,
+    number: signal.Signals,
     install: Install,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -228,12 +230,12 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
     def measured(workers: dict[str, process.Worker], *arguments: Any, **named: Any) -> Any:
         living.extend(workers.values())
         if len(living) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return measure(workers, *arguments, **named)
 
     def expected(self: Workload) -> Any:
         if self.batch == 3 and place == "reference":
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return reference(self)
 
     install("good")
@@ -242,17 +244,49 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
     monkeypatch.setattr(Workload, "expected", expected)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    before = signal.getsignal(signal.SIGTERM)
+    default = signal.signal(number, signal.SIG_DFL)  # the tests may run behind nohup
     path = tmp_path / "run.json"
     arguments = ["--peers", "good", "--batch", "2,3", "--variant", "plain", "--json", str(path)]
-    assert command.main([*QUICK, *arguments]) == 143
-    assert signal.getsignal(signal.SIGTERM) is before
+    try:
+        assert command.main([*QUICK, *arguments]) == 128 + number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, default)
     assert list((tmp_path / "temporary").iterdir()) == []
     assert len(living) == (2 if place == "rounds" else 1)
     assert all(worker._process.poll() is not None for worker in living)
     assert [row.batch for row in records.read(path).rows] == [2]
     captured = capsys.readouterr()
-    assert "good" in captured.out and captured.err == ""
+    assert "good" in captured.out
+    assert captured.err == f"inception-bench: cut off by {number.name}: what was finished is kept\n"
+
+
+def test_a_run_that_is_cut_off_before_its_first_rows_prints_no_table(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def expected(self: Workload) -> Any:
+        raise KeyboardInterrupt
+
+    install("good")
+    monkeypatch.setattr(Workload, "expected", expected)
+    assert command.main([*QUICK, "--peers", "good", *ONE]) == 130
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_that_a_run_was_cut_off_is_shown_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path, lines = tmp_path / "run.json", tmp_path / "run.jsonl"
+    path.write_text(records.Document(ENVIRONMENT, {}, [OURS], status=143).text())
+    assert command.main(["show", str(path), "--format", "jsonl"]) == 0
+    lines.write_text(capsys.readouterr().out)
+    for file in (path, lines):
+        assert records.read(file).status == 143
+        for form in ("table", "md", "ratios"):
+            assert command.main(["show", str(file), "--format", form]) == 0
+            assert capsys.readouterr().out.startswith("CUT OFF: the run ended with status 143, and some rows")
 
 
 @pytest.mark.parametrize("place", ["search", "parts"])
@@ -289,7 +323,8 @@ def test_what_comes_behind_the_rounds_can_be_cut_off_without_them(
         assert row.status == "ok" and row.p50_ms and len(row.rounds_ms) == 2 and row.ratio
         assert (row.preprocess_ms is not None) == is_whole
         assert row.open_bound_ms is None and row.open_rate_per_s is None
-    assert "slow" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "slow" in captured.out and "cut off by SIGTERM" in captured.err
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
