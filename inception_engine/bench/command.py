@@ -123,10 +123,8 @@ def _device(name: str) -> str:
 
 def _unwritable(options: argparse.Namespace) -> str | None:
     """What cannot be written, now and not when the work is done."""
-    for name in ("json", "jsonl", "trace"):
-        path = getattr(options, name)
-        if path is None:
-            continue
+    outputs = {"json": [options.json], "jsonl": [options.jsonl], "trace": _traces(options)}
+    for name, path in ((name, path) for name, paths in outputs.items() for path in paths if path is not None):
         try:
             check_target(path)
             if path.exists() and not os.access(path, os.W_OK):
@@ -135,6 +133,10 @@ def _unwritable(options: argparse.Namespace) -> str | None:
                 return f"--jsonl: {path} holds no records of this version to add to; give another file"
         except OSError as error:
             return f"--{name}: {error.filename}: {error.strerror}"
+    return _unplottable(options)
+
+
+def _unplottable(options: argparse.Namespace) -> str | None:
     if options.plots is not None:
         if importlib.util.find_spec("matplotlib") is None:
             return "--plots: matplotlib is not installed: pip install 'inception-engine[bench]'"
@@ -201,7 +203,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
             status = _interrupted(stop)
         except OSError as error:
             unwritten = error
-        except (CompileError, EngineError) as error:  # of a profile; a peer's own are rows
+        except (CompileError, EngineError) as error:  # of a profile, or the reference; a peer's own are rows
             refused, status = error, 2
         try:
             if unwritten is None:
@@ -209,7 +211,7 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
         except OSError as error:
             unwritten = error
     document.environment["other_processes_cores"] = others.cores()
-    if refused is None or document.profiles:
+    if refused is None or document.profiles or document.rows:
         sys.stdout.write(_text(document, options.format))
         sys.stdout.flush()
     if unwritten is not None:
@@ -235,22 +237,37 @@ def _step(show: Callable[[str], None], head: str, text: str) -> None:
     show(f"{head}: {text}")
 
 
-def _profile(options: argparse.Namespace, journal: Journal, folder: Path) -> None:
-    from inception_engine.bench import profiling
-
-    combinations = [
+def _combinations(options: argparse.Namespace) -> list[tuple[Workload, str, int]]:
+    """Of which profiles are made: a workload, on a device, with so many threads."""
+    return [
         (workload, device, threads)
         for workload in _workloads(options)
         for device in options.device
         for threads in options.threads
     ]
+
+
+def _traces(options: argparse.Namespace) -> list[Path]:
+    """A file for each profile; none without --trace."""
+    trace, combinations = options.trace, _combinations(options)
+    if trace is None or len(combinations) == 1:
+        return [] if trace is None else [trace]
+    return [
+        trace.with_name(
+            f"{trace.stem}-{workload.variant}-{workload.dtype}-{device}-{threads}-{workload.batch}{trace.suffix}"
+        )
+        for workload, device, threads in combinations
+    ]
+
+
+def _profile(options: argparse.Namespace, journal: Journal, folder: Path) -> None:
+    from inception_engine.bench import profiling
+
+    combinations, traces = _combinations(options), _traces(options)
     with _progress(len(combinations)) as (show, advance):
         for number, (workload, device, threads) in enumerate(combinations, 1):
             show(f"{workload.variant}, batch {workload.batch}, {workload.dtype} on {device}")
-            trace = options.trace
-            if trace is not None and len(combinations) > 1:
-                which = f"{workload.variant}-{workload.dtype}-{device}-{threads}-{workload.batch}"
-                trace = trace.with_name(f"{trace.stem}-{which}{trace.suffix}")
+            trace = None if options.trace is None else traces[number - 1]
             found, save = profiling.profile(workload, device, threads, folder, options.duration)
             journal.profile(found)
             if trace is not None:
@@ -307,14 +324,15 @@ def _show(arguments: Sequence[str]) -> int:
     options_parser.add_argument("--format", choices=FORMATS, default="table", help="(%(default)s)")
     options_parser.add_argument("--plots", type=Path, metavar="FOLDER", help="PNGs of it into FOLDER")
     options = options_parser.parse_args(arguments)
-    options.json = options.jsonl = options.trace = None
-    mistake = _unwritable(options)
+    mistake = _unplottable(options)
     if mistake is not None:
         options_parser.error(mistake)
     try:
         document = records.read(options.file)
     except RecordsError as error:
         options_parser.error(str(error))
+    if options.format == "csv" and document.profiles and not document.rows:
+        options_parser.error(f"{options.file} holds profiles, and no rows for --format csv")
     try:
         text = _text(document, options.format)
         text.encode()

@@ -17,7 +17,7 @@ class CompilerError(Exception):
 
 
 class CompilerMistake(CompilerError):
-    """``CC`` is no command, so nobody can say whether there is a compiler."""
+    """``CC`` is no command, so nobody can say whether there is a compiler; or it does not take our program."""
 
 
 def build(name: str, folder: Path, flags: Sequence[str] = ()) -> Path:
@@ -39,7 +39,7 @@ def build(name: str, folder: Path, flags: Sequence[str] = ()) -> Path:
         raise CompilerError(f"{compiler[0]}: {error}") from None
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-        raise CompilerError(f"{compiler[0]}: {lines[0] if lines else f'status {done.returncode}'}")
+        raise CompilerMistake(f"{compiler[0]}: {lines[0] if lines else f'status {done.returncode}'}")
     return program
 
 

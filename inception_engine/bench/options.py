@@ -213,7 +213,7 @@ def impossible(options: argparse.Namespace) -> str | None:
         return "--profile runs one call at a time: not with --streams"
     if options.profile and options.format in ("csv", "ratios"):
         return f"--format {options.format} is of rows: a profile has none"
-    outputs = {name: path for name in ("json", "jsonl", "trace") if (path := getattr(options, name))}
+    outputs = {name: path for name in ("json", "jsonl", "trace", "plots") if (path := getattr(options, name))}
     for one, other in itertools.combinations(outputs, 2):
         if os.path.realpath(outputs[one]) == os.path.realpath(outputs[other]):
             return f"--{one} and --{other} name the same file"

@@ -86,6 +86,7 @@ TABLE = (
     Column("p99 ms", _number("p99_ms", ".2f")),
     Column("p99.9 ms", _number("p999_ms", ".2f"), shown="known"),
     Column("images/s", _number("images_per_s", ".1f")),
+    Column("calls", _number("samples", "d")),
     Column("spread", _spread),
     Column("h2d ms", _number("h2d_ms", ".3f"), shown="known"),
     Column("compute ms", _number("compute_ms", ".3f"), shown="copied"),

@@ -7,6 +7,7 @@ import json
 import math
 import statistics as middle
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -18,10 +19,10 @@ from inception_engine.bench.cases import DEVICES, PARITY_BOUNDS, Case, Workload
 from inception_engine.bench.peers import PEERS
 from inception_engine.bench.process import PeerError, Ready, Worker
 from inception_engine.bench.records import Row
-from inception_engine.bench.rows import begun, status_of, timed_row
+from inception_engine.bench.rows import begun, in_one_line, status_of, timed_row
 from inception_engine.bench.runners import Task
 from inception_engine.bench.timing import Clock, Samples, Schedule, measure, settle, statistics
-from inception_engine.errors import EngineError, PackageError
+from inception_engine.errors import BackendError, EngineError, PackageError
 from inception_engine.parity import error as parity
 
 Progress = Callable[[str], None]
@@ -60,7 +61,9 @@ class Suite:
 
     def run(self, group: Sequence[Case], receive: Callable[[list[Row]], None]) -> None:
         """``receive`` gets a row for each case, in order. What a peer does wrong is the status of its row. Behind the
-        rounds Ctrl-C loses only what comes behind them, and is raised when ``receive`` has the rows."""
+        rounds Ctrl-C loses only what comes behind them, and is raised when ``receive`` has the rows.
+
+        Raises BackendError where the reference cannot be computed."""
         obstacles = {case: PEERS[case.peer].obstacle(case) for case in group}
         rows = {
             case: Row.of(case, **({} if why is None else {"status": why})) for case, why in obstacles.items()
@@ -70,7 +73,7 @@ class Suite:
             receive(list(rows.values()))
             return
         self.progress("reference")
-        expected = possible[0].workload.expected()
+        expected = _expected(possible[0])
         workers: dict[str, Worker] = {}
         parts: dict[str, dict[str, float]] = {}
         held: dict[str, Held] = {}
@@ -119,7 +122,7 @@ class Suite:
     def checked(self, case: Case) -> Iterator[Worker]:
         """A worker whose logits are right, for timing it elsewhere. Raises PeerError."""
         with self._living_worker(case) as worker:
-            error = self._parity(case, case.workload.expected(), worker.ready())
+            error = self._parity(case, _expected(case), worker.ready())
             if not error <= PARITY_BOUNDS[case.workload.dtype]:
                 raise PeerError(f"parity failed: {error:.1e}")
             yield worker
@@ -150,10 +153,21 @@ class Suite:
             raise PeerError(f"not here: {error}") from None
         except ValueError as error:  # CompileError, ExportError: no kernels for a dtype, no such operator
             raise PeerError(f"not supported: {error}") from None
+        except OSError:
+            raise
+        except Exception as error:  # of a package that is broken
+            raise PeerError(in_one_line(error)) from None
         if command is None:
             command = _python_command(case, str(model), self._artefacts)
         threads = str(case.threads)
-        return Worker(command, self._method.limit, {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads})
+        # torch.compile's, so that a first call does not depend on what was compiled before.
+        cache = tempfile.mkdtemp(prefix="torchinductor-", dir=self._artefacts.folder)
+        environment = {
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "TORCHINDUCTOR_CACHE_DIR": cache,
+        }
+        return Worker(command, self._method.limit, environment)
 
     def _parity(self, case: Case, expected: Any, ready: Ready) -> float:
         logits = read_logits(_logits(self._artefacts, case), ready.shape)
@@ -204,6 +218,13 @@ class Suite:
             progress=self._rate,
         )
         return {name: found.get(name, Held()) for name in workers}
+
+
+def _expected(case: Case) -> Any:
+    try:
+        return case.workload.expected()
+    except Exception as error:  # of a torch that is broken, or has too little memory
+        raise BackendError(f"the reference cannot be computed: {in_one_line(error)}") from None
 
 
 def _settle(name: str, workers: Mapping[str, Worker]) -> None:

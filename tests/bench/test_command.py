@@ -261,6 +261,78 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
     assert captured.err == f"inception-bench: cut off by {number.name}: what was finished is kept\n"
 
 
+def test_a_broken_torch_or_exporter_is_one_line_and_keeps_what_is_finished(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The reference of the second group, and the models of the third."""
+
+    def expected(self: Workload) -> Any:
+        if self.batch == 3:
+            raise OSError("libtorch_cuda.so: cannot open shared object file")
+        return reference(self)
+
+    def exported(*arguments: Any, **named: Any) -> None:
+        raise AttributeError("module 'onnx' has no attribute 'TensorProto'\nand more")
+
+    install("good")
+    reference = Workload.expected
+    monkeypatch.setattr(Workload, "expected", expected)
+    path = tmp_path / "run.json"
+    arguments = ["--peers", "good", "--batch", "2,3", "--variant", "plain", "--json", str(path)]
+    with pytest.raises(SystemExit) as stopped:
+        command.main([*QUICK, *arguments])
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and [row.batch for row in records.read(path).rows] == [2]
+    assert captured.err == (
+        "inception-bench: error: the reference cannot be computed: OSError: libtorch_cuda.so: cannot open shared "
+        "object file\n"
+    )
+    assert "good" in captured.out
+    monkeypatch.setattr("inception_engine.exporters.onnx.to_onnx", exported)
+    status, (good, openvino) = run(capsys, "--peers", "good,openvino", *ONE)
+    assert (status, good["status"]) == (1, "ok")
+    assert openvino["status"] == "failed: AttributeError: module 'onnx' has no attribute 'TensorProto'"
+
+
+def test_a_first_call_compiles_anew_for_every_start(
+    install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caches: list[str] = []
+
+    class Noted(process.Worker):
+        def __init__(self, command: Any, limit: float, environment: Any) -> None:
+            caches.append(environment["TORCHINDUCTOR_CACHE_DIR"])
+            assert list(Path(caches[-1]).iterdir()) == []
+            super().__init__(command, limit, environment)
+
+    install("good")
+    monkeypatch.setattr(suite, "Worker", Noted)
+    status, _ = run(capsys, "--peers", "good", *ONE, "--starts", "2")
+    assert status == 0 and len(set(caches)) == 2
+
+
+def test_outputs_that_cannot_be_are_told_before_the_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "t-plain-fp32-cpu-1-2.json").mkdir()
+    trace = ["--profile", "--trace", str(tmp_path / "t.json"), "--variant", "plain", "--threads", "1"]
+    both = ["--json", str(tmp_path / "a"), "--plots", str(tmp_path / "a")]
+    for arguments, message in [
+        ([*trace, "--batch", "1,2"], "t-plain-fp32-cpu-1-2.json: exists and is not a file"),
+        (both, "--json and --plots name the same file"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            command.main(arguments)
+        captured = capsys.readouterr()
+        assert stopped.value.code == 2 and captured.out == "" and captured.err.count("\n") == 1
+        assert message in captured.err
+    path = tmp_path / "profile.json"
+    path.write_text(records.Document(ENVIRONMENT, {}, profiles=[{"device": "cpu"}]).text())
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["show", str(path), "--format", "csv"])
+    assert stopped.value.code == 2 and "profiles, and no rows" in capsys.readouterr().err
+
+
 def test_a_run_that_is_cut_off_before_its_first_rows_prints_no_table(
     install: Install,
     monkeypatch: pytest.MonkeyPatch,

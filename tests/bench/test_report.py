@@ -82,7 +82,7 @@ def test_table_shows_every_figure_and_aligns() -> None:
     assert lines[2].startswith("fp32, on cpu, 2 threads; ") and lines[2].endswith("; of compute")
     head = next(index for index, line in enumerate(lines) if line.startswith("variant"))
     ours, best, gap, missing = lines[head + 2 :]
-    figures = ["16.00", "21.50", "22.00", "24.20", "500.0", "0.99..1.02", "3.00", "10.0", "17.0", "80"]
+    figures = ["16.00", "21.50", "22.00", "24.20", "500.0", "150", "0.99..1.02", "3.00", "10.0", "17.0", "80"]
     assert ours.split() == ["lrn", "8", "engine", *figures, "2.5e-06", "0.80", "[0.78..0.81]", "ok"]
     assert "best peer" in best
     assert gap == ""  # between two cases
