@@ -39,7 +39,9 @@ TASK_TIME = np.dtype([("taken_ns", "u8"), ("begin_ns", "u8"), ("end_ns", "u8"), 
 
 _FLOAT32, _UINT8 = np.dtype(np.float32), np.dtype(np.uint8)
 
-_INTERRUPTED = "the engine is in the middle of a run of this thread, which this call interrupts"
+_INTERRUPTED = (
+    "the engine is in the middle of a run of this thread, or of its closing, which this call interrupts"
+)
 
 MAX_TASKS = 1 << 22  # of a program: the loader takes no more
 
@@ -350,18 +352,22 @@ class Engine:
 
     def close(self) -> None:
         """Free memory and threads, after a run that may be going on; the engine cannot run any more. Raises BusyError
-        in a signal handler that interrupted a run of this engine."""
+        in a signal handler that interrupted a run of this engine, or its closing."""
         if self._process != os.getpid():  # after a fork the threads are not there to be joined
             return
         with self._lock:
             if self._running:
                 raise BusyError(_INTERRUPTED)
-            context, self._context = self._context, c_void_p()
-            engine, self._engine = self._engine, c_void_p()
-            if context:
-                self._library.ie_context_free(context)
-            if engine:
-                self._library.ie_engine_free(engine)
+            try:
+                self._running = True
+                context, self._context = self._context, c_void_p()
+                engine, self._engine = self._engine, c_void_p()
+                if context:
+                    self._library.ie_context_free(context)
+                if engine:
+                    self._library.ie_engine_free(engine)
+            finally:
+                self._running = False
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
 import os
 import signal
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from inception_engine.bench import compare, environment, records, report, selftest
 from inception_engine.bench.arrivals import OpenLoop
@@ -71,13 +70,19 @@ class Terminated(KeyboardInterrupt):
 def _interrupted(stop: KeyboardInterrupt) -> int:
     """Says so. Returns the exit status."""
     number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
-    with contextlib.suppress(OSError):  # a terminal that was closed
-        print(
-            f"inception-bench: cut off by {signal.Signals(number).name}: what was finished is kept",
-            file=sys.stderr,
-            flush=True,
-        )
+    _say(sys.stderr, f"inception-bench: cut off by {signal.Signals(number).name}\n", is_cut=True)
     return 128 + number
+
+
+def _say(stream: TextIO, text: str, *, is_cut: bool) -> None:
+    """Of a run that was cut off the terminal may be gone, and the rest is to be done all the same."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError:
+        if not is_cut:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # for what Python flushes at the end
 
 
 @contextmanager
@@ -212,13 +217,12 @@ def _run(options: argparse.Namespace, arguments: Sequence[str], options_parser: 
             unwritten = error
     document.environment["other_processes_cores"] = others.cores()
     if refused is None or document.profiles or document.rows:
-        sys.stdout.write(_text(document, options.format))
-        sys.stdout.flush()
+        _say(sys.stdout, _text(document, options.format), is_cut=status > 128)
     if unwritten is not None:
         options_parser.error(f"{unwritten.filename or 'cannot write'}: {unwritten.strerror}")
     if refused is not None:
         options_parser.error(str(refused))
-    if options.plots is not None:
+    if options.plots is not None and status == 0:
         _draw(document, options.plots, options_parser)
     return status or _status(document, options_parser)
 
@@ -250,7 +254,7 @@ def _combinations(options: argparse.Namespace) -> list[tuple[Workload, str, int]
 def _traces(options: argparse.Namespace) -> list[Path]:
     """A file for each profile; none without --trace."""
     trace, combinations = options.trace, _combinations(options)
-    if trace is None or len(combinations) == 1:
+    if trace is None or len(combinations) == 1 or not trace.name:  # such as ".", which is no file
         return [] if trace is None else [trace]
     return [
         trace.with_name(

@@ -184,6 +184,7 @@ def openvino(task: Task) -> Runner:
             properties.hint.inference_precision(): precision,
             properties.inference_num_threads(): task.threads,
             properties.num_streams(): 1,
+            properties.hint.enable_hyper_threading(): True,  # else it takes half of the threads that are asked for
             **({} if task.streams == 1 else {properties.hint.enable_cpu_pinning(): False}),
         },
     )

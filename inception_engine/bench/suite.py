@@ -61,7 +61,7 @@ class Suite:
 
     def run(self, group: Sequence[Case], receive: Callable[[list[Row]], None]) -> None:
         """``receive`` gets a row for each case, in order. What a peer does wrong is the status of its row. Behind the
-        rounds Ctrl-C loses only what comes behind them, and is raised when ``receive`` has the rows.
+        rounds Ctrl-C loses only what comes behind them: it is raised when ``receive`` has the rows.
 
         Raises BackendError where the reference cannot be computed."""
         obstacles = {case: PEERS[case.peer].obstacle(case) for case in group}
@@ -77,7 +77,6 @@ class Suite:
         workers: dict[str, Worker] = {}
         parts: dict[str, dict[str, float]] = {}
         held: dict[str, Held] = {}
-        cut: KeyboardInterrupt | None = None
         with contextlib.ExitStack() as stack:
             for case in possible:
                 try:
@@ -105,18 +104,19 @@ class Suite:
                 for name in good:
                     parts[name] = self._parts(name, good)
                 held = self._open_loop(good, timed, possible[0].streams)
-            except KeyboardInterrupt as stop:
-                cut = stop
-        receive(
-            [
-                timed_row(row, timed, parts.get(case.label, {}), held.get(case.label), self._method.open_loop)
-                if case.label in timed
-                else row
-                for case, row in rows.items()
-            ]
-        )
-        if cut is not None:
-            raise cut
+            finally:
+                receive([self._row(row, timed, parts, held) for row in rows.values()])
+
+    def _row(
+        self,
+        row: Row,
+        timed: Mapping[str, Samples],
+        parts: Mapping[str, Mapping[str, float]],
+        held: Mapping[str, Held],
+    ) -> Row:
+        if row.label not in timed:
+            return row
+        return timed_row(row, timed, parts.get(row.label, {}), held.get(row.label), self._method.open_loop)
 
     @contextlib.contextmanager
     def checked(self, case: Case) -> Iterator[Worker]:
@@ -166,6 +166,7 @@ class Suite:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "TORCHINDUCTOR_CACHE_DIR": cache,
+            **({"TRITON_CACHE_DIR": f"{cache}/triton"} if case.peer == "torch-compile" else {}),
         }
         return Worker(command, self._method.limit, environment)
 

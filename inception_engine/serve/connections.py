@@ -6,6 +6,7 @@ aiohttp and asyncio take whatever comes; where that fails, asyncio writes a hund
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import resource
@@ -57,7 +58,7 @@ async def accept(listening: socket.socket, server: web.Server, most: int) -> NoR
             before, failed = failed, loop.time()
             if failed - before > _QUIET:
                 reason = os.strerror(error.errno) if error.errno else str(error)
-                print(
-                    f"inception: note: no connection can be taken now: {reason}", file=sys.stderr, flush=True
-                )
+                note = f"inception: note: no connection can be taken now: {reason}"
+                with contextlib.suppress(OSError):  # nobody reads it, or the disk is full
+                    print(note, file=sys.stderr, flush=True)
             await asyncio.sleep(_PAUSE)

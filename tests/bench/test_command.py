@@ -208,7 +208,7 @@ def test_what_is_finished_is_kept(
     captured = capsys.readouterr()
     assert "good" in captured.out
     assert captured.err.count("\n") == 1
-    assert ("No space left" if end == "disk full" else "cut off by SIGINT: what was finished") in captured.err
+    assert ("No space left" if end == "disk full" else "cut off by SIGINT") in captured.err
     assert captured.out.startswith("CUT OFF: the run ended with status 130") == (end == "interrupt")
     for written in (path, lines):
         assert [row.batch for row in records.read(written).rows] == [1]
@@ -258,7 +258,7 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
     assert [row.batch for row in records.read(path).rows] == [2]
     captured = capsys.readouterr()
     assert "good" in captured.out
-    assert captured.err == f"inception-bench: cut off by {number.name}: what was finished is kept\n"
+    assert captured.err == f"inception-bench: cut off by {number.name}\n"
 
 
 def test_a_broken_torch_or_exporter_is_one_line_and_keeps_what_is_finished(
@@ -320,6 +320,7 @@ def test_outputs_that_cannot_be_are_told_before_the_run(
     for arguments, message in [
         ([*trace, "--batch", "1,2"], "t-plain-fp32-cpu-1-2.json: exists and is not a file"),
         (both, "--json and --plots name the same file"),
+        (["--profile", "--trace", ".", "--batch", "1,2"], "--trace: .: "),
     ]:
         with pytest.raises(SystemExit) as stopped:
             command.main(arguments)
@@ -331,6 +332,41 @@ def test_outputs_that_cannot_be_are_told_before_the_run(
     with pytest.raises(SystemExit) as stopped:
         command.main(["show", str(path), "--format", "csv"])
     assert stopped.value.code == 2 and "profiles, and no rows" in capsys.readouterr().err
+
+
+def test_a_terminal_that_is_gone_takes_nothing_with_it(install: Install, tmp_path: Path) -> None:
+    """SIGHUP of a terminal, to which nothing can be written any more."""
+    path = tmp_path / "run.json"
+    leader, terminal = os.openpty()
+    program = (
+        "import os, signal, sys\nfrom inception_engine.bench import command, suite\n"
+        "from inception_engine.bench.records import Row\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "def run(self, group, receive):\n"
+        "    if group[0].workload.batch == 2:\n"
+        f"        os.close({leader})\n        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    receive([Row.of(case) for case in group])\n"
+        "suite.Suite.run = run\nsys.exit(command.main(sys.argv[1:]))\n"
+    )
+    arguments = [
+        *QUICK,
+        "--peers",
+        "engine",
+        "--batch",
+        "1,2",
+        "--variant",
+        "plain",
+        "--json",
+        str(path),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=terminal, stderr=terminal, pass_fds=[leader]
+    ) as process:
+        os.close(leader)
+        os.close(terminal)
+        assert process.wait(120) == 128 + signal.SIGHUP
+    document = records.read(path)
+    assert [row.batch for row in document.rows] == [1] and document.status == 128 + signal.SIGHUP
 
 
 def test_a_run_that_is_cut_off_before_its_first_rows_prints_no_table(

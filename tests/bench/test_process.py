@@ -83,15 +83,30 @@ def test_what_was_asked_for_is_no_hang() -> None:
     s for all else."""
     ready = READY.replace("3", "200_000_000".replace("_", ""))
     script = ready + "for line in sys.stdin:\n  time.sleep(1)\n"
-    script += '  print(\'{"ns": [5], "wall_ns": 6, "parts": {}}\', file=out)'
+    script += '  print(\'{"ns": [200000000], "wall_ns": 6, "parts": {}}\', file=out)'
     with worker(script) as process:
         process.ready()
         process._limit = 0.3
-        assert process.time(0.1, 10, 20).ns == [5]
-        assert process.arrivals([1000], 2_000_000_000, 0, 0) == [5]
+        assert process.time(0.1, 10, 20).ns == [200_000_000]
+        assert process.arrivals([1000], 2_000_000_000, 0, 0) == [200_000_000]
         assert process.parts(10) == {}
         with pytest.raises(PeerError, match=r"limit of 0\.3 s"):
             process.time(0.1, 1, 20)
+
+
+def test_a_slow_first_call_says_nothing_of_the_others() -> None:
+    """Which compiled for a minute: a worker that hangs is found all the same."""
+    script = READY.replace("3", "60_000_000_000".replace("_", ""))
+    script += (
+        'print(sys.stdin.readline() and \'{"ns": [5], "wall_ns": 6}\', file=out)\nsys.stdin.readline()\n'
+    )
+    script += "time.sleep(60)"
+    with worker(script) as process:
+        process.ready()
+        process._limit = 0.3
+        process.time(0.1, 1, 20)
+        with pytest.raises(PeerError, match=r"limit of 0\.3 s"):
+            process.arrivals([1000], 1000, 20, 50)
 
 
 def test_a_program_that_is_not_there() -> None:
