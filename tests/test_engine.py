@@ -326,6 +326,35 @@ def test_what_interrupts_a_run_cannot_use_its_engine(
     assert len(refused) == 1
 
 
+def test_what_interrupts_closing_frees_nothing_twice(
+    plan: Plan, handling: Handling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[str] = []
+    engine = Engine(plan, threads=1)
+
+    class Interrupted:
+        def __getattr__(self, name: str) -> Any:
+            freed.append(name)
+            return getattr(binding.library(), name)
+
+        def ie_context_free(self, context: Any) -> None:
+            signal.raise_signal(signal.SIGUSR1)
+            self.__getattr__("ie_context_free")(context)
+
+    def handler() -> None:
+        with pytest.raises(errors.BusyError):
+            engine.close()
+
+    handling(signal.SIGUSR1, handler)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_library", Interrupted())
+        engine.close()
+        engine.close()  # twice is once
+    assert freed == ["ie_context_free", "ie_engine_free"]
+    with pytest.raises(errors.ClosedError):
+        engine.run(images())
+
+
 def test_a_timer_whose_handler_runs_the_engine(plan: Plan, handling: Handling) -> None:
     """Between runs it has its result, within one it is refused."""
     with Engine(plan, threads=1) as engine:
