@@ -196,6 +196,8 @@ def test_rays_processes_say_what_one_machine_says(
 
     monkeypatch.setattr(Collection, "write", noted)
     status, out, err = run(capsys, *with_ray, "small.plan", "photos")
+    # The cluster is the test's and stays connected, so Ray may tell of the lost node when the command has ended.
+    out = "".join(line for line in out.splitlines(keepends=True) if "(raylet)" not in line)
     assert (status, out) == expected[:2]
     assert expected[2] in err and "images have results in" in err
     assert done.stat().st_mtime_ns == stamp
