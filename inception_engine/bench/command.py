@@ -25,6 +25,7 @@ from inception_engine.bench.peers import LAUNCHES, gpus
 from inception_engine.bench.records import OK, Document, Journal, RecordsError
 from inception_engine.bench.suite import Method, Suite, groups
 from inception_engine.bench.timing import Schedule
+from inception_engine.bench.worker import one_line
 from inception_engine.compiler.errors import CompileError
 from inception_engine.errors import EngineError
 from inception_engine.files import check_target
@@ -344,12 +345,8 @@ def _show(arguments: Sequence[str]) -> int:
         if options.plots is not None:
             _draw(document, options.plots, options_parser)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        options_parser.error(f"{options.file}: damaged records: {type(error).__name__}: {_first_line(error)}")
+        options_parser.error(f"{options.file}: damaged records: {one_line(error)}")
     return 0
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def _draw(document: Document, folder: Path, options_parser: Parser) -> None:

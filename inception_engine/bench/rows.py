@@ -22,11 +22,6 @@ def status_of(error: Exception) -> str:
     return absent[1] if absent else f"failed: {text}"
 
 
-def in_one_line(error: Exception) -> str:
-    """Its type, and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
 def begun(row: Row, begins: Sequence[Ready], peak: int | None) -> Row:
     return replace(
         row,

@@ -19,9 +19,10 @@ from inception_engine.bench.cases import DEVICES, PARITY_BOUNDS, Case, Workload
 from inception_engine.bench.peers import PEERS
 from inception_engine.bench.process import PeerError, Ready, Worker
 from inception_engine.bench.records import Row
-from inception_engine.bench.rows import begun, in_one_line, status_of, timed_row
+from inception_engine.bench.rows import begun, status_of, timed_row
 from inception_engine.bench.runners import Task
 from inception_engine.bench.timing import Clock, Samples, Schedule, measure, settle, statistics
+from inception_engine.bench.worker import one_line
 from inception_engine.errors import BackendError, EngineError, PackageError
 from inception_engine.parity import error as parity
 
@@ -156,7 +157,7 @@ class Suite:
         except OSError:
             raise
         except Exception as error:  # of a package that is broken
-            raise PeerError(in_one_line(error)) from None
+            raise PeerError(one_line(error)) from None
         if command is None:
             command = _python_command(case, str(model), self._artefacts)
         threads = str(case.threads)
@@ -225,7 +226,7 @@ def _expected(case: Case) -> Any:
     try:
         return case.workload.expected()
     except Exception as error:  # of a torch that is broken, or has too little memory
-        raise BackendError(f"the reference cannot be computed: {in_one_line(error)}") from None
+        raise BackendError(f"the reference cannot be computed: {one_line(error)}") from None
 
 
 def _settle(name: str, workers: Mapping[str, Worker]) -> None:

@@ -139,11 +139,12 @@ def serve(service: Service, commands: Iterable[str], reply: Callable[[dict[str, 
         try:
             answer = service.answer(command)
         except Exception as error:  # the parent makes it the status of a row
-            answer = {"error": _one_line(error)}
+            answer = {"error": one_line(error)}
         reply(answer)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Its type, and the first line of its message."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"
 
@@ -244,7 +245,7 @@ def main() -> None:
         results = np.concatenate([np.asarray(result, np.float32) for result in logits])
         results.tofile(task.logits)
     except Exception as error:
-        reply({"error": _one_line(error)})
+        reply({"error": one_line(error)})
         return
     reply(
         {

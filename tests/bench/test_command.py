@@ -264,7 +264,7 @@ def test_sigterm_ends_the_run_its_peers_and_its_files(
 def test_a_broken_torch_or_exporter_is_one_line_and_keeps_what_is_finished(
     install: Install, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The reference of the second group, and the models of the third."""
+    """The reference of the second group; and, in a run of its own, a model."""
 
     def expected(self: Workload) -> Any:
         if self.batch == 3:
